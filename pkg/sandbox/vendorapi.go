@@ -1,0 +1,238 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// BasePath is where the Vendor-API begins.
+const BasePath = "/api/vendor-api"
+
+// call is a request in the partner's own terms, whatever dialect it came in.
+type call struct {
+	requestID   string
+	operation   Operation
+	credentials string  // vendorToken ":" partnerToken
+	denied      *answer // 401: the credentials could not be read
+	refused     *answer // 4xx: the rest could not be read
+	account     string
+	service     string
+	value       string // exact text of a JSON number
+	posted      item
+}
+
+// answer is what the client shall be told.
+type answer struct {
+	status  int
+	message string
+	data    *mappingData
+	header  [2]string // one extra header, if any
+}
+
+type mappingData struct {
+	IntegrationID string `json:"integrationId"`
+	Status        Status `json:"status"`
+}
+
+func refuse(status int, format string, args ...any) answer {
+	return answer{status: status, message: fmt.Sprintf(format, args...)}
+}
+
+func (a answer) body() []byte {
+	var v any
+	if a.status < 300 {
+		v = struct {
+			Status  int          `json:"status"`
+			Message string       `json:"message"`
+			Data    *mappingData `json:"data,omitempty"`
+		}{a.status, a.message, a.data}
+	} else {
+		v = struct {
+			StatusCode int    `json:"statusCode"`
+			Message    string `json:"message"`
+		}{a.status, a.message}
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic("sandbox: an answer of strings and numbers does not marshal: " + err.Error())
+	}
+	return text
+}
+
+// verdict is what became of a request. answer.status 0 means: tear the connection.
+type verdict struct {
+	answer   answer
+	accepted bool
+	rule     *Rule
+}
+
+// serveVendorAPI is a request's whole way: read, admit, sleep, judge, answer. Only admit
+// and judge hold the lock.
+func (s *Sandbox) serveVendorAPI(w http.ResponseWriter, r *http.Request, path, requestID string) {
+	c := s.readMSPCentric(w, r, path)
+	c.requestID = requestID
+	in, rule, latency, v := s.admit(&c)
+	if v == nil {
+		s.sleep(r.Context(), latency)
+		v = s.judge(r.Context(), &c, in, rule)
+	}
+	s.respond(w, r, v)
+}
+
+// admit finds the integration and the fault of a call, or a verdict that needs neither.
+func (s *Sandbox) admit(c *call) (*integration, *Rule, time.Duration, *verdict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	in := s.byToken[c.credentials]
+	early := func(a answer) (*integration, *Rule, time.Duration, *verdict) {
+		v := &verdict{answer: a}
+		s.record(c, in, v, now)
+		return nil, nil, 0, v
+	}
+	switch {
+	case s.closed:
+		return early(refuse(http.StatusServiceUnavailable, "the sandbox is closed"))
+	case c.denied != nil:
+		return early(*c.denied)
+	case in == nil:
+		return early(s.unknownToken(c.credentials))
+	}
+	if wait := in.window.admit(s.config.RateLimit, now.Sub(s.start)); wait > 0 {
+		a := refuse(http.StatusTooManyRequests, "more than %d requests within one second", s.config.RateLimit)
+		a.header = retryAfter(wait, s.config.RetryAfterForm, now)
+		return early(a)
+	}
+	rule, latency := s.faults.choose(c, in.name, now)
+	return in, rule, latency, nil
+}
+
+// sleep passes a fault's latency, unless the client or the sandbox goes away first.
+func (s *Sandbox) sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-s.done:
+	}
+}
+
+// judge decides a call and makes it take effect.
+func (s *Sandbox) judge(ctx context.Context, c *call, in *integration, rule *Rule) *verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	in.settle(now)
+	v := &verdict{rule: rule}
+	effect := Delay
+	if rule != nil {
+		effect = rule.Effect
+	}
+	switch {
+	case s.closed:
+		v.answer.message = "torn: the sandbox was closed"
+	case ctx.Err() != nil:
+		// The client gave up during the latency and may have sent a newer figure since: to
+		// accept this one now would put an older figure over a newer one, and make every
+		// test of that rule blame the client for what the sandbox did.
+		v.answer.message = "torn: the client went away"
+	case effect == ResetBefore:
+		v.answer.message = "torn before anything was accepted"
+	case effect == StatusBefore:
+		v.answer = s.ruleAnswer(rule, now)
+	default:
+		v.answer = s.apply(c, in, now)
+		v.accepted = v.answer.status < 300
+		if effect == StatusAfter {
+			v.answer = s.ruleAnswer(rule, now)
+		}
+		if effect == ResetAfter {
+			v.answer = answer{message: "torn after: " + v.answer.message}
+		}
+	}
+	s.record(c, in, v, now)
+	return v
+}
+
+// apply is the partner without faults.
+func (s *Sandbox) apply(c *call, in *integration, now time.Time) answer {
+	if c.refused != nil {
+		return *c.refused
+	}
+	switch c.operation {
+	case OperationAccounts:
+		return in.postTo(&in.accounts, "account", c.posted, now)
+	case OperationServices:
+		return in.postTo(&in.services, "service", c.posted, now)
+	case OperationMapping:
+		return in.askForMapping(now)
+	case OperationCount:
+		accepted := Accepted{Sequence: s.tape.next(), Time: now, Value: c.value}
+		return in.count(key{c.account, c.service}, accepted, s.config.NotReadyStatus)
+	default:
+		panic("sandbox: operation " + strconv.Quote(string(c.operation)) + " was neither refused nor routed")
+	}
+}
+
+func (s *Sandbox) record(c *call, in *integration, v *verdict, now time.Time) {
+	r := Record{
+		Time: now, Operation: c.operation, Account: c.account, Service: c.service, Value: c.value,
+		Status: v.answer.status, Accepted: v.accepted, RequestID: c.requestID, Message: v.answer.message,
+	}
+	if v.rule != nil {
+		r.Fault = v.rule.Name
+	}
+	callsOfKey := 0
+	if in != nil {
+		r.Integration = in.name
+		if c.operation == OperationCount && c.account != "" && c.service != "" {
+			f := in.figure(key{c.account, c.service})
+			f.calls++
+			callsOfKey = f.calls
+		}
+		in.totals.add(&r, callsOfKey)
+	}
+	s.totals.add(&r, callsOfKey)
+	s.tape.add(r)
+}
+
+// unknownToken says which half is wrong, and never what either half is.
+func (s *Sandbox) unknownToken(credentials string) answer {
+	if vendor, _, _ := strings.Cut(credentials, ":"); s.vendorTokens[vendor] {
+		return refuse(http.StatusUnauthorized, "the vendor token is known, the partner token is not one of its integrations")
+	}
+	return refuse(http.StatusUnauthorized, "the vendor token is unknown")
+}
+
+func (s *Sandbox) ruleAnswer(r *Rule, now time.Time) answer {
+	a := answer{status: r.Status, message: r.Message}
+	if a.message == "" {
+		a.message = "fault " + r.Name
+	}
+	if r.RetryAfter > 0 {
+		form := r.RetryAfterForm
+		if form == "" {
+			form = s.config.RetryAfterForm
+		}
+		a.header = retryAfter(r.RetryAfter, form, now)
+	}
+	return a
+}
+
+// retryAfter rounds up: who obeys it must not be too early by the rounding.
+func retryAfter(wait time.Duration, form RetryAfterForm, now time.Time) [2]string {
+	value := strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
+	if form == RetryAfterDate {
+		value = now.Add(wait + time.Second - 1).UTC().Format(http.TimeFormat)
+	}
+	return [2]string{"Retry-After", value}
+}
