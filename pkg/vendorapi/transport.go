@@ -1,0 +1,36 @@
+package vendorapi
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"time"
+)
+
+const maxHeaderBytes = 64 << 10
+
+// NewTransport makes the connection pool that all clients of a process share.
+// concurrency (at least 1) is the number of calls that may be in flight to one
+// host at a time; so many connections to it are kept open between calls.
+//
+// There is no hard limit on connections: a call that queued for one inside the
+// transport would spend its timeout waiting and look like a network failure.
+// The callers limit themselves.
+func NewTransport(concurrency int) *http.Transport {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		ForceAttemptHTTP2:      true,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxIdleConnsPerHost:    max(concurrency, 1),
+		IdleConnTimeout:        90 * time.Second,
+		ResponseHeaderTimeout:  maxTimeout, // above every call's own timeout
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		DisableCompression:     true, // answers are a sentence long
+		// An HTTP/2 connection that died silently would fail every call until
+		// the kernel notices, minutes later.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}
+}
