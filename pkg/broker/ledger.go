@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// LedgerStore is one vendor's ledger in a key-value bucket: the stream that
+// is the truth about what the partner should have and has.
+type LedgerStore struct {
+	broker *Broker
+	vendor string
+	stream string
+	prefix string // of every subject
+}
+
+// Ledger is the ledger of a vendor, which Init must have made.
+func (b *Broker) Ledger(vendor string) *LedgerStore {
+	name := LedgerBucket(vendor)
+	return &LedgerStore{broker: b, vendor: vendor, stream: bucketPrefix + name, prefix: subjectPrefix + name + "."}
+}
+
+// Load yields every entry of the partition, oldest write first, up to the
+// newest one at the time of the call. An entry that cannot be read ends it:
+// going on without it would send wrong figures.
+func (s *LedgerStore) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
+	all := reading{stream: s.stream, filters: []string{s.prefix + strconv.Itoa(partition) + ".>"}}
+	err := s.broker.read(ctx, all, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		if deleted(m.Headers()) {
+			return nil
+		}
+		_, key, err := ParseLedgerKey(strings.TrimPrefix(m.Subject(), s.prefix))
+		if err != nil {
+			return err
+		}
+		e, err := ledger.ParseEntry(key, m.Data())
+		if err != nil {
+			return err
+		}
+		e.Revision = meta.Sequence.Stream
+		return yield(e)
+	})
+	if err != nil {
+		return fmt.Errorf("load ledger %s partition %d: %w", s.vendor, partition, err)
+	}
+	return nil
+}
+
+// Read is the stored entry of the key, as the stream's leader has it.
+func (s *LedgerStore) Read(ctx context.Context, partition int, key ledger.Key) (e ledger.Entry, ok bool, err error) {
+	m, err := s.broker.last(ctx, s.stream, s.prefix+LedgerKey(partition, key))
+	if err == nil && m != nil && !deleted(m.Header) {
+		e, err = ledger.ParseEntry(key, m.Data)
+		e.Revision, ok = m.Sequence, err == nil
+	}
+	if err != nil {
+		return ledger.Entry{}, false, fmt.Errorf("read ledger %s partition %d: %w", s.vendor, partition, err)
+	}
+	return e, ok, nil
+}
+
+// Write stores the entries, each only at its Revision, and sets the new
+// revisions in place. Up to 1000 entries are one atomic batch, which costs
+// one sync of the disk; an error that wraps ErrStale says that at least one
+// revision was not the stored one. After any error some, all or none may be
+// stored, and no Revision is to be trusted. No key may come twice.
+func (s *LedgerStore) Write(ctx context.Context, partition int, entries []ledger.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	messages := make([]*nats.Msg, len(entries))
+	for i := range entries {
+		m := message(s.prefix+LedgerKey(partition, entries[i].Key), ledger.AppendEntry(nil, &entries[i]))
+		expect(m, entries[i].Revision)
+		messages[i] = m
+	}
+	revisions := make([]uint64, len(entries))
+	if err := s.broker.publishAll(ctx, s.stream, messages, revisions); err != nil {
+		return fmt.Errorf("write %d entries of ledger %s partition %d: %w", len(entries), s.vendor, partition, err)
+	}
+	for i := range entries {
+		entries[i].Revision = revisions[i]
+	}
+	return nil
+}

@@ -1,0 +1,231 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	readMessages  = 1000
+	readBytes     = 8 << 20
+	readExpiry    = 30 * time.Second
+	readHeartbeat = 2 * time.Second
+	// readIdle is after how long without a message a finite read asks again
+	// where the end is: the message that was the end may have been deleted.
+	readIdle = 500 * time.Millisecond
+	// readForget is when the server drops a reader that is gone.
+	readForget = time.Minute
+)
+
+var (
+	errDisconnected = errors.New("disconnected")
+	errGap          = errors.New("messages were lost on the way")
+	errIdle         = errors.New("no message")
+)
+
+// reading says what to read of a stream.
+type reading struct {
+	stream  string
+	filters []string // stored subjects, wildcards allowed; none may cover another
+	newest  bool     // the newest message of each subject only
+	after   uint64   // start behind this sequence
+	since   time.Time
+}
+
+// reader is one temporary consumer on the server. Unlike the client's ordered
+// consumer it does not outlive a disconnect: whoever reads starts another
+// one, and can stop waiting at any time.
+type reader struct {
+	broker   *Broker
+	stream   string
+	name     string
+	messages jetstream.MessagesContext
+	status   chan nats.Status
+	ctx      context.Context //nolint:containedctx // the reader's own life, ended by close or by a disconnect
+	cancel   context.CancelCauseFunc
+	received uint64
+}
+
+func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
+	request, done := limited(ctx)
+	defer done()
+	consumer, err := b.js.CreateConsumer(request, r.stream, r.consumer())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("stream %s is missing: run `usagebridge init`: %w", r.stream, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
+	}
+	messages, err := consumer.Messages(
+		jetstream.PullMaxMessagesWithBytesLimit(readMessages, readBytes),
+		jetstream.PullExpiry(readExpiry),
+		jetstream.PullHeartbeat(readHeartbeat),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
+	}
+	open := &reader{
+		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, messages: messages,
+		status: b.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED),
+	}
+	open.ctx, open.cancel = context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-open.status:
+			open.cancel(errDisconnected)
+		case <-open.ctx.Done():
+		}
+	}()
+	return open, nil
+}
+
+func (r reading) consumer() jetstream.ConsumerConfig {
+	c := jetstream.ConsumerConfig{
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: readForget,
+		FilterSubjects:    r.filters,
+	}
+	switch {
+	case r.newest:
+		c.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
+	case r.after > 0:
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, r.after+1
+	case !r.since.IsZero():
+		c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &r.since
+	}
+	return c
+}
+
+// next waits for one message, for ever when wait is 0.
+func (r *reader) next(wait time.Duration) (jetstream.Msg, *jetstream.MsgMetadata, error) {
+	option := jetstream.NextContext(r.ctx)
+	if wait > 0 {
+		option = jetstream.NextMaxWait(wait)
+	}
+	m, err := r.messages.Next(option)
+	switch {
+	case r.ctx.Err() != nil:
+		return nil, nil, context.Cause(r.ctx)
+	case errors.Is(err, nats.ErrTimeout):
+		return nil, nil, errIdle
+	case err != nil:
+		return nil, nil, errors.Join(errDisconnected, err)
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, nil, err
+	}
+	r.received++
+	if meta.Sequence.Consumer != r.received {
+		return nil, nil, errGap
+	}
+	return m, meta, nil
+}
+
+func (r *reader) close() {
+	r.cancel(nil)
+	r.messages.Stop()
+	r.broker.conn.RemoveStatusListener(r.status)
+	if !r.broker.conn.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	_ = r.broker.js.DeleteConsumer(ctx, r.stream, r.name) // or the server forgets it by itself
+}
+
+// interrupted says that a new reader may do better.
+func interrupted(err error) bool { return errors.Is(err, errDisconnected) || errors.Is(err, errGap) }
+
+// read yields the messages up to what is the end of the stream now, and goes
+// on where it was when the connection was lost in between.
+func (b *Broker) read(ctx context.Context, r reading, yield func(jetstream.Msg, *jetstream.MsgMetadata) error) error {
+	end, err := b.end(ctx, r)
+	for err == nil && r.after < end {
+		if r.after, err = b.readOnce(ctx, r, end, yield); !interrupted(err) {
+			return err
+		}
+		b.log.Warn("reading was interrupted, reading on", "stream", r.stream, "sequence", r.after, "err", err)
+		if err = pause(ctx, lastRetry); err == nil {
+			end, err = b.end(ctx, r)
+		}
+	}
+	return err
+}
+
+// end is the sequence of the last message to read, 0 when there is none. The
+// stream's leader says it: the reader may sit on a follower that lags.
+func (b *Broker) end(ctx context.Context, r reading) (uint64, error) {
+	var end uint64
+	for _, filter := range r.filters {
+		m, err := b.last(ctx, r.stream, filter)
+		if err != nil {
+			return 0, fmt.Errorf("find the end of stream %s: %w", r.stream, err)
+		}
+		if m != nil && !m.Time.Before(r.since) {
+			end = max(end, m.Sequence)
+		}
+	}
+	return end, nil
+}
+
+// readOnce reads up to end with one reader and says how far it came. Without
+// an error that is all there is, even if end is gone.
+func (b *Broker) readOnce(ctx context.Context, r reading, end uint64, yield func(jetstream.Msg, *jetstream.MsgMetadata) error) (uint64, error) {
+	open, err := b.openReader(ctx, r)
+	if err != nil {
+		return r.after, err
+	}
+	defer open.close()
+	for at := r.after; ; {
+		m, meta, err := open.next(readIdle)
+		if errors.Is(err, errIdle) {
+			if end, err = b.end(ctx, r); err == nil && end <= at {
+				return at, nil
+			}
+		}
+		if err != nil {
+			return at, err
+		}
+		if m == nil {
+			continue
+		}
+		if err := yield(m, meta); err != nil {
+			return at, err
+		}
+		if at = meta.Sequence.Stream; at >= end {
+			return at, nil
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// deleted says that a message of a bucket marks its key as gone.
+func deleted(header nats.Header) bool {
+	return header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != ""
+}
+
+// filters drops repeated filters, which the server refuses.
+func filters(subjects []string) []string {
+	all := slices.Clone(subjects)
+	slices.Sort(all)
+	return slices.Compact(all)
+}

@@ -1,0 +1,295 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/usagebridge/usagebridge/pkg/event"
+)
+
+const (
+	defaultMaxBatch = 500
+	defaultMaxWait  = 100 * time.Millisecond
+	defaultMaxBytes = 4 << 20
+
+	pullExpiry    = 30 * time.Second
+	pullHeartbeat = 2 * time.Second // a lost pull is noticed after two
+)
+
+// SourceConfig bounds the batches of a source. Zero values are defaults.
+type SourceConfig struct {
+	MaxBatch int           // messages in a batch, default 500
+	MaxWait  time.Duration // from the first message of a batch, default 100 ms
+	// MaxBytes ends a batch once it is reached, default 4 MiB. A source holds
+	// at most about twice MaxBatch messages and three times MaxBytes.
+	MaxBytes int
+}
+
+// Source gives the messages of one partition, each until it is acknowledged.
+// Receive must be called by one goroutine at a time; the rest is safe for
+// concurrent use. A lost connection is mended in the background: a message
+// may then come once more.
+type Source struct {
+	broker   *Broker
+	config   SourceConfig
+	name     string // of the consumer, as people read it: EVENTS_acme/p3
+	consumer jetstream.Consumer
+	consume  jetstream.ConsumeContext
+	closed   chan struct{}
+	close    sync.Once
+	wake     chan struct{} // the buffer has its first message, is full, or err is set
+	room     chan struct{} // the buffer was emptied
+
+	mu       sync.Mutex
+	buffered []event.Message
+	bytes    int
+	first    time.Time // when buffered[0] came
+	err      error
+}
+
+// Source opens the messages of one partition.
+func (b *Broker) Source(ctx context.Context, vendor string, partition int, c SourceConfig) (*Source, error) {
+	c.MaxBatch = cmp.Or(c.MaxBatch, defaultMaxBatch)
+	c.MaxWait = cmp.Or(c.MaxWait, defaultMaxWait)
+	c.MaxBytes = cmp.Or(c.MaxBytes, defaultMaxBytes)
+	if c.MaxBatch < 1 || c.MaxBatch > maxAckPending/4 || c.MaxBytes < 1 {
+		return nil, fmt.Errorf("source of %s partition %d: batches of %d messages and %d bytes: want 1 to %d messages, at least 1 byte",
+			vendor, partition, c.MaxBatch, c.MaxBytes, maxAckPending/4)
+	}
+	consumer, err := b.js.Consumer(ctx, EventsStream(vendor), consumerName(partition))
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, noVendor(vendor)
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		return nil, fmt.Errorf("partition %d of vendor %s has no consumer: run `usagebridge init --vendor %s`: %w", partition, vendor, vendor, err)
+	case err != nil:
+		return nil, fmt.Errorf("open source of %s partition %d: %w", vendor, partition, err)
+	}
+	s := &Source{
+		broker: b, config: c, name: EventsStream(vendor) + "/" + consumerName(partition), consumer: consumer,
+		closed: make(chan struct{}), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+	s.consume, err = consumer.Consume(s.take,
+		// The pull asks for one batch ahead; a pull that is smaller than one
+		// message would never get it.
+		jetstream.PullMaxMessagesWithBytesLimit(c.MaxBatch, max(c.MaxBytes, 2*maxEvent)),
+		jetstream.PullExpiry(pullExpiry),
+		jetstream.PullHeartbeat(pullHeartbeat),
+		jetstream.ConsumeErrHandler(s.fail))
+	if err != nil {
+		return nil, fmt.Errorf("open source of %s partition %d: %w", vendor, partition, err)
+	}
+	return s, nil
+}
+
+// take puts one message into the buffer. While the buffer is full it blocks,
+// and with it the client, which then pulls no more.
+func (s *Source) take(m jetstream.Msg) {
+	message, err := received(m)
+	if err != nil {
+		s.broker.log.Error("message has no metadata", "subject", m.Subject(), "err", err)
+		return
+	}
+	for {
+		s.mu.Lock()
+		if !s.full() {
+			break
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.room:
+		case <-s.closed:
+			s.Release([]event.Message{message})
+			return
+		}
+	}
+	if len(s.buffered) == 0 {
+		s.first = time.Now()
+	}
+	s.buffered = append(s.buffered, message)
+	s.bytes += len(message.Data)
+	notify := len(s.buffered) == 1 || s.full()
+	s.mu.Unlock()
+	if notify {
+		signal(s.wake)
+	}
+}
+
+// full is called with the lock held.
+func (s *Source) full() bool {
+	return len(s.buffered) >= s.config.MaxBatch || s.bytes >= s.config.MaxBytes
+}
+
+// fail takes what goes wrong in the background. The client pulls again by
+// itself after nearly everything; it cannot know that its consumer is gone
+// when it was deleted while no pull was waiting.
+func (s *Source) fail(_ jetstream.ConsumeContext, err error) {
+	final := errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrBadRequest) || errors.Is(err, jetstream.ErrConnectionClosed)
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoHeartbeat) {
+		ctx, cancel := limited(context.Background())
+		defer cancel()
+		if _, gone := s.consumer.Info(ctx); errors.Is(gone, jetstream.ErrConsumerNotFound) {
+			err, final = gone, true
+		}
+	}
+	if !final {
+		s.broker.log.Warn("source was interrupted", "consumer", s.name, "err", err)
+		return
+	}
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// ErrClosed says that a source was closed.
+var ErrClosed = errors.New("source is closed")
+
+// Receive waits for a message and gives what has come when the batch is full
+// or MaxWait has passed since its first message. While it waits
+// one request in 30 seconds and one heartbeat in 2 go over the wire. Every message is to be given to Ack or Release.
+func (s *Source) Receive(ctx context.Context) ([]event.Message, error) {
+	var expired <-chan time.Time
+	for {
+		batch, wait, err := s.batch()
+		if batch != nil || err != nil {
+			return batch, err
+		}
+		if wait > 0 && expired == nil {
+			timer := time.NewTimer(wait)
+			defer timer.Stop() //nolint:revive // at most once: expired is set
+			expired = timer.C
+		}
+		select {
+		case <-s.wake:
+		case <-expired:
+		case <-s.closed:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// batch is the buffer if it is ready, else how long until it will be (0: not
+// known, it is empty).
+func (s *Source) batch() ([]event.Message, time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.buffered) == 0 {
+		if s.err != nil {
+			return nil, 0, fmt.Errorf("consumer %s has ended: %w", s.name, s.err)
+		}
+		return nil, 0, nil
+	}
+	if wait := s.config.MaxWait - time.Since(s.first); wait > 0 && !s.full() && s.err == nil {
+		return nil, wait, nil
+	}
+	batch := s.buffered
+	s.buffered, s.bytes = nil, 0
+	signal(s.room)
+	return batch, 0, nil
+}
+
+// Ack acknowledges the messages: they never come again. It returns when the
+// server has got the acknowledgements; one that is lost all the same makes
+// its message come once more.
+func (s *Source) Ack(ctx context.Context, messages []event.Message) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	for _, m := range messages {
+		if err := s.broker.conn.Publish(m.Handle, ack); err != nil {
+			return fmt.Errorf("acknowledge %d messages: %w", len(messages), err)
+		}
+	}
+	if err := s.broker.conn.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("acknowledge %d messages: %w", len(messages), err)
+	}
+	return nil
+}
+
+var (
+	ack = []byte("+ACK")
+	nak = []byte("-NAK")
+)
+
+// Release gives the messages back: they come again at once, to whoever owns
+// the partition then.
+func (s *Source) Release(messages []event.Message) {
+	for _, m := range messages {
+		if err := s.broker.conn.Publish(m.Handle, nak); err != nil {
+			s.broker.log.Warn("messages were not released and come again after the acknowledgement timeout", "messages", len(messages), "err", err)
+			return
+		}
+	}
+}
+
+// Pending is how many messages of the partition are not acknowledged yet.
+func (s *Source) Pending(ctx context.Context) (uint64, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	info, err := s.consumer.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count pending messages of consumer %s: %w", s.name, err)
+	}
+	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil //nolint:gosec // not negative
+}
+
+// Close stops fetching and releases what was fetched and not received.
+func (s *Source) Close() {
+	s.close.Do(func() {
+		s.consume.Drain() // what is under way still goes through take
+		close(s.closed)
+		select {
+		case <-s.consume.Closed():
+		case <-time.After(drainTimeout): // no connection: nothing can be released either
+		}
+		s.mu.Lock()
+		rest := s.buffered
+		s.buffered = nil
+		s.mu.Unlock()
+		s.Release(rest)
+	})
+}
+
+// received is the message as the program sees it: its public subject, without
+// the partition that the stream puts in front.
+func received(m jetstream.Msg) (event.Message, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return event.Message{}, err
+	}
+	_, subject, _ := strings.Cut(m.Subject(), ".")
+	return event.Message{
+		Subject:    subject,
+		Header:     header(m.Headers()),
+		Data:       m.Data(),
+		Stream:     meta.Stream,
+		Sequence:   meta.Sequence.Stream,
+		Stored:     meta.Timestamp.UTC(),
+		Deliveries: int(meta.NumDelivered), //nolint:gosec // a message is not delivered 2^63 times
+		Handle:     m.Reply(),
+	}, nil
+}
+
+// header is nil when there are none, as event.Message has it.
+func header(h nats.Header) map[string][]string {
+	if len(h) == 0 {
+		return nil
+	}
+	return h
+}

@@ -1,0 +1,342 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/usagebridge/usagebridge/pkg/event"
+)
+
+func openSource(tb testing.TB, b *Broker, c SourceConfig) *Source {
+	tb.Helper()
+	s, err := b.Source(tb.Context(), "acme", 0, c)
+	if err != nil {
+		tb.Fatalf("open source: %v", err)
+	}
+	tb.Cleanup(s.Close)
+	return s
+}
+
+// receive gets n messages, in as many batches as they come.
+func receive(tb testing.TB, s *Source, n int) []event.Message {
+	tb.Helper()
+	var all []event.Message
+	for len(all) < n {
+		batch, err := s.Receive(within(tb, 20*time.Second))
+		if err != nil {
+			tb.Fatalf("receive after %d of %d messages: %v", len(all), n, err)
+		}
+		all = append(all, batch...)
+	}
+	return all
+}
+
+func bodies(messages []event.Message) []string {
+	all := make([]string, len(messages))
+	for i, m := range messages {
+		all[i] = string(m.Data)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func wantPending(tb testing.TB, s *Source, want uint64) {
+	tb.Helper()
+	eventually(tb, fmt.Sprintf("%d messages are pending", want), func() bool {
+		got, err := s.Pending(tb.Context())
+		if err != nil {
+			tb.Fatalf("pending: %v", err)
+		}
+		return got == want
+	})
+}
+
+func TestSourceGivesMessagesAsPublished(t *testing.T) {
+	b := open(t, 1)
+	subject := "usage.v1.acme.o=20x.count.a.s"
+	before := time.Now().Add(-time.Second)
+	if err := b.Append(t.Context(), subject, map[string][]string{"ce-id": {"1"}}, []byte("body"), "id-1"); err != nil {
+		t.Fatal(err)
+	}
+	s := openSource(t, b, SourceConfig{})
+	m := receive(t, s, 1)[0]
+	if m.Subject != subject || string(m.Data) != "body" || m.Header["ce-id"][0] != "1" || m.Stream != "EVENTS_acme" ||
+		m.Sequence != 1 || m.Deliveries != 1 || m.Stored.Before(before) || m.Stored.Location() != time.UTC || m.Handle == "" {
+		t.Errorf("got %+v, want the message as published, at sequence 1 of EVENTS_acme, delivered once", m)
+	}
+	wantPending(t, s, 1)
+	if err := s.Ack(t.Context(), []event.Message{m}); err != nil {
+		t.Fatal(err)
+	}
+	wantPending(t, s, 0)
+}
+
+func TestSourceGivesAFullBatchAtOnce(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 25)
+	s := openSource(t, b, SourceConfig{MaxBatch: 10, MaxWait: time.Hour})
+	for range 2 {
+		batch, err := s.Receive(within(t, 20*time.Second))
+		if err != nil || len(batch) != 10 {
+			t.Fatalf("got %d messages, %v; want 10", len(batch), err)
+		}
+	}
+	if batch, err := s.Receive(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %d messages, %v; want to wait for the batch to fill", len(batch), err)
+	}
+	publishCounts(t, b, "p", 5)
+	if batch, err := s.Receive(within(t, 20*time.Second)); err != nil || len(batch) != 10 {
+		t.Errorf("got %d messages, %v; want the 5 that were there and 5 more", len(batch), err)
+	}
+}
+
+func TestSourceGivesWhatItHasAfterTheWait(t *testing.T) {
+	b := open(t, 1)
+	s := openSource(t, b, SourceConfig{MaxWait: 200 * time.Millisecond})
+	if _, err := s.Receive(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v from an empty partition, want %v", err, context.DeadlineExceeded)
+	}
+	start := time.Now()
+	publishCounts(t, b, "o", 3)
+	batch, err := s.Receive(within(t, 20*time.Second))
+	if took := time.Since(start); err != nil || len(batch) != 3 || took < 200*time.Millisecond {
+		t.Errorf("got %d messages after %v, %v; want 3 after 200 ms", len(batch), took, err)
+	}
+}
+
+func TestReleasedMessagesComeAgain(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 5)
+	s := openSource(t, b, SourceConfig{MaxBatch: 5})
+	first := receive(t, s, 5)
+	s.Release(first)
+	again := receive(t, s, 5)
+	if !slices.Equal(bodies(first), bodies(again)) {
+		t.Errorf("got %v again, want %v", bodies(again), bodies(first))
+	}
+	for _, m := range again {
+		if m.Deliveries != 2 {
+			t.Errorf("%s was delivered %d times, want 2", m.Data, m.Deliveries)
+		}
+	}
+}
+
+func TestClosedSourceReleasesWhatItHeld(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 30)
+	s := openSource(t, b, SourceConfig{MaxBatch: 10})
+	got := receive(t, s, 10)
+	eventually(t, "the buffer is full", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.full() })
+	if err := s.Ack(t.Context(), got); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s.Close() // twice is once
+	if _, err := s.Receive(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v from a closed source, want %v", err, ErrClosed)
+	}
+	next := openSource(t, b, SourceConfig{MaxBatch: 10})
+	rest := receive(t, next, 20)
+	all := append(bodies(got), bodies(rest)...)
+	slices.Sort(all)
+	if len(slices.Compact(all)) != 30 {
+		t.Errorf("the next owner got %v, want the 20 messages that were not acknowledged", bodies(rest))
+	}
+}
+
+func TestSourceBuffersLittle(t *testing.T) {
+	b := open(t, 1)
+	body := make([]byte, 100<<10)
+	for range 60 {
+		if err := b.Append(t.Context(), "usage.v1.acme.o.snapshot", nil, body, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name           string
+		c              SourceConfig
+		batch, fetched int
+	}{
+		{"in number", SourceConfig{MaxBatch: 5}, 5, 12},
+		{"in bytes", SourceConfig{MaxBytes: 1 << 20}, 11, 11 + 2*20},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := openSource(t, b, test.c)
+			defer s.Close()
+			eventually(t, "the buffer is full", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.full() })
+			info, err := s.consumer.Info(t.Context())
+			if err != nil || info.NumAckPending > test.fetched {
+				t.Errorf("fetched %d messages, %v; want at most %d", info.NumAckPending, err, test.fetched)
+			}
+			batch, err := s.Receive(within(t, 20*time.Second))
+			if err != nil || len(batch) > test.batch {
+				t.Errorf("got a batch of %d, %v; want at most %d", len(batch), err, test.batch)
+			}
+			s.Release(batch)
+		})
+	}
+}
+
+func TestSourceTakesTheLargestEvent(t *testing.T) {
+	b := open(t, 1)
+	if err := b.Append(t.Context(), "usage.v1.acme.o.snapshot", nil, make([]byte, maxEvent), ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, openSource(t, b, SourceConfig{MaxBytes: 1}), 1); len(got[0].Data) != maxEvent {
+		t.Errorf("got %d bytes, want %d", len(got[0].Data), maxEvent)
+	}
+}
+
+func TestSourceSurvivesARestartOfTheServer(t *testing.T) {
+	dir, address := t.TempDir(), freeAddress(t)
+	e := startServer(t, dir, address)
+	b := connect(t, e.ClientURL())
+	initVendor(t, b, InitConfig{Vendor: "acme", Partitions: 1})
+	publishCounts(t, b, "o", 4)
+	s := openSource(t, b, SourceConfig{})
+	first := receive(t, s, 4)
+	if err := s.Ack(t.Context(), first[:2]); err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan []event.Message, 1)
+	go func() {
+		batch, err := s.Receive(within(t, 30*time.Second))
+		if err != nil {
+			t.Errorf("receive over the restart: %v", err)
+		}
+		waiting <- batch
+	}()
+	e.Close()
+	startServer(t, dir, address)
+	reconnected(t, b)
+	publishCounts(t, b, "p", 1)
+	got := <-waiting
+	if len(got) == 0 {
+		t.Fatal("got nothing after the restart")
+	}
+	// What was not acknowledged is still owed: the old acknowledgement works too.
+	if err := s.Ack(t.Context(), append(first[2:], got...)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "everything is acknowledged", func() bool {
+		n, err := s.Pending(t.Context())
+		return err == nil && n == 0
+	})
+}
+
+func TestSourceWithoutItsConsumerSaysWhatToDo(t *testing.T) {
+	b := open(t, 2)
+	_, err := b.Source(t.Context(), "nobody", 0, SourceConfig{})
+	if !errors.Is(err, ErrNoVendor) {
+		t.Errorf("got %v, want %v", err, ErrNoVendor)
+	}
+	_, err = b.Source(t.Context(), "acme", 2, SourceConfig{})
+	wantError(t, err, "partition 2 of vendor acme has no consumer", "usagebridge init --vendor acme")
+	_, err = b.Source(t.Context(), "acme", 0, SourceConfig{MaxBatch: 5000})
+	wantError(t, err, "batches of 5000", "want 1 to 2500")
+}
+
+func TestSourceEndsWhenItsConsumerIsDeleted(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 1)
+	for _, pulling := range []bool{true, false} {
+		t.Run(fmt.Sprintf("while a pull is waiting: %v", pulling), func(t *testing.T) {
+			initVendor(t, b, InitConfig{Vendor: "acme"}) // makes the consumer again
+			s := openSource(t, b, SourceConfig{})
+			receive(t, s, 1)
+			if !pulling {
+				s.consume.Stop()
+				<-s.consume.Closed()
+			}
+			if err := b.js.DeleteConsumer(t.Context(), EventsStream("acme"), "p0"); err != nil {
+				t.Fatal(err)
+			}
+			if !pulling { // what the next pull says
+				s.fail(nil, nats.ErrNoResponders)
+			}
+			_, err := s.Receive(within(t, 20*time.Second))
+			wantError(t, err, "consumer EVENTS_acme/p0 has ended")
+		})
+	}
+}
+
+const benchmarked = 20_000 // messages
+
+func fill(b *testing.B) *Broker {
+	b.Helper()
+	c := open(b, 1)
+	messages := make([]*nats.Msg, benchmarked)
+	for i := range messages {
+		messages[i] = message(fmt.Sprintf("usage.v1.acme.o.count.a-%d.s", i), make([]byte, 200))
+	}
+	if err := worst(c.pipeline(b.Context(), messages, make([]uint64, len(messages)))); err != nil {
+		b.Fatal(err)
+	}
+	return c
+}
+
+// again makes every message come once more.
+func again(b *testing.B, c *Broker) {
+	b.Helper()
+	b.StopTimer()
+	defer b.StartTimer()
+	if err := c.js.DeleteConsumer(b.Context(), EventsStream("acme"), "p0"); err != nil {
+		b.Fatal(err)
+	}
+	initVendor(b, c, InitConfig{Vendor: "acme"})
+}
+
+func BenchmarkSourceReceiveAndAck(b *testing.B) {
+	c := fill(b)
+	for b.Loop() {
+		again(b, c)
+		s, err := c.Source(b.Context(), "acme", 0, SourceConfig{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for got := 0; got < benchmarked; {
+			batch, err := s.Receive(b.Context())
+			if err == nil {
+				err = s.Ack(b.Context(), batch)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += len(batch)
+		}
+		b.StopTimer()
+		s.Close()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.N*benchmarked)/b.Elapsed().Seconds(), "messages/s")
+}
+
+// The measure for the one above: what the client does without a source.
+func BenchmarkSourceRawFetchAndAck(b *testing.B) {
+	c := fill(b)
+	for b.Loop() {
+		again(b, c)
+		consumer, err := c.js.Consumer(b.Context(), EventsStream("acme"), "p0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for got := 0; got < benchmarked; {
+			batch, err := consumer.Fetch(500)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for m := range batch.Messages() {
+				if err := m.Ack(); err != nil {
+					b.Fatal(err)
+				}
+				got++
+			}
+		}
+	}
+	b.ReportMetric(float64(b.N*benchmarked)/b.Elapsed().Seconds(), "messages/s")
+}
