@@ -1,0 +1,200 @@
+// Package delivery makes the partner equal to the ledger, one lane for each
+// integration: it decides what is sent, when, and what an answer means.
+//
+// A lane is level-triggered. It is told that a key changed, looks the entry up
+// when it is about to send, and sends the newest value; how often the key
+// changed before does not matter. Accounts and services go before the counts
+// that name them, and no key ever has two calls under way.
+//
+// It deliberately knows no NATS and no HTTP: entries come from a Book, calls
+// go to a Partner, and both are handed in. Time is the runtime's own, so that
+// tests run in virtual time.
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// Task is one call to make.
+type Task struct {
+	// Key says what is sent. For the call that opens an integration for
+	// mapping only the organization is set.
+	Key ledger.Key
+	// Figure is the value to send and its version.
+	Figure ledger.Seen
+	// Attempt counts the calls for this figure, from 1.
+	Attempt int
+	// Probe marks a call made to find out whether a hold is over.
+	Probe bool
+	// Again marks a figure that the partner accepted before and that is sent
+	// once more to make sure: how old it is says nothing of the delivery.
+	Again bool
+}
+
+// OperationMapping is the operation of a task without a kind.
+const OperationMapping = "mapping"
+
+// Operation names the call: account, service, count or mapping.
+func (t Task) Operation() string {
+	if t.Key.Kind == 0 {
+		return OperationMapping
+	}
+	return t.Key.Kind.String()
+}
+
+// Class sorts the partner's answers by what they mean, whatever the dialect.
+type Class string
+
+// The classes of answer.
+const (
+	// Accepted: the partner has the value (any 2xx; 409 for what exists already).
+	Accepted Class = "accepted"
+	// NotReady: the integration takes no counts yet.
+	NotReady Class = "not_ready"
+	// NotFound: the account or service is unknown or not mapped.
+	NotFound Class = "not_found"
+	// Unauthorized: the token is wrong or expired.
+	Unauthorized Class = "unauthorized"
+	// Suspected: the partner sees an anomaly in the usage.
+	Suspected Class = "anomaly"
+	// Throttled: too many calls.
+	Throttled Class = "throttled"
+	// Unavailable: no answer, or one that says to try again. Whether the
+	// partner took the value is unknown; sending it again is harmless.
+	Unavailable Class = "unavailable"
+	// Rejected: the partner refuses this value for good.
+	Rejected Class = "rejected"
+	// Stopped: we ended the call ourselves while shutting down. Never an attempt.
+	Stopped Class = "stopped"
+)
+
+// Answer is what came of one call.
+type Answer struct {
+	Class     Class
+	Status    int    // HTTP status; 0 without an answer
+	Message   string // short, redacted
+	RequestID string
+	// RetryAfter is how long the partner asked us to wait; 0: it did not ask.
+	RetryAfter time.Duration
+	// Observed is the integration's status if the answer named it.
+	Observed string
+	At       time.Time
+	Duration time.Duration
+}
+
+// Partner makes one call. It returns when the call is over, at the latest
+// when ctx ends, and never panics.
+type Partner interface {
+	// Send posts an account, a service or a count.
+	Send(ctx context.Context, task Task) Answer
+	// SetMapping tells the partner that accounts and services are posted and
+	// a person may map them now.
+	SetMapping(ctx context.Context) Answer
+}
+
+// Book is the lane's view of the ledger.
+type Book interface {
+	// Entry is the recorded entry of the key: what is only folded and not yet
+	// stored must not be sent, or a crash could make the program forget that
+	// the partner has it. The lane asks with its own lock held: Entry must
+	// return at once, and no lock that it takes may be held while a method of
+	// the lane is called.
+	Entry(key ledger.Key) (e ledger.Entry, ok bool)
+	// Settle takes what became of a call, that of the mapping among them. It
+	// must not block on the partner, and calls Lane.Settled with the task's
+	// key once it is recorded, whatever the ruling; until then the lane leaves
+	// the key alone.
+	Settle(o Outcome)
+}
+
+// Outcome is what became of one call, to be recorded.
+type Outcome struct {
+	Task    Task
+	Answer  Answer
+	Verdict Verdict
+	// Due is when a retry is to be made.
+	Due time.Time
+}
+
+// Signal tells the keeper of the integration's status what an answer said of
+// the integration as a whole.
+type Signal struct {
+	Organization string
+	// Class is Accepted, NotReady, Unauthorized or Suspected.
+	Class Class
+	// Operation is the call that was answered.
+	Operation string
+	Answer    Answer
+}
+
+// Link is what a lane must know of its integration. A new link replaces the
+// former whole.
+type Link struct {
+	// Partner is nil while the integration is unknown or its tokens cannot be
+	// opened: everything is held as not ready.
+	Partner Partner
+	// Ready says that the status allows counts (pending or connected).
+	Ready bool
+	// Connected says that the partner has accepted a count before.
+	Connected bool
+	// Setup says that the partner has not been told yet that the catalog is
+	// posted (inactive).
+	Setup bool
+	// Paused holds everything, by an operator's word.
+	Paused bool
+	// Credentials changes whenever the tokens or the address change: it lifts
+	// a hold for bad credentials. It is a fingerprint, never a token.
+	Credentials string
+}
+
+// Config bounds a lane. The zero value of a field means its default.
+type Config struct {
+	// Rate is the calls per second of one integration; 0: no limit.
+	Rate float64
+	// Concurrency is how many calls may be under way at once (default 16).
+	Concurrency int
+	// Linger is how long a changed key waits for further changes (default
+	// 200 ms; negative: none).
+	Linger time.Duration
+	// RetryMin and RetryMax bound the backoff of one key (default 1 s, 5 min).
+	RetryMin, RetryMax time.Duration
+	// Attempts is the retry budget: after so many calls without a usable
+	// answer a figure is undeliverable (default 50).
+	Attempts int
+	// Breaker is how many calls in a row may fail before the lane pauses and
+	// tries with one call at a time (default 5). A key that fails alone, over
+	// and over, counts once: it has a backoff of its own.
+	Breaker int
+	// ProbeMin and ProbeMax bound the interval of probes while a hold lasts
+	// (default 15 min, 24 h).
+	ProbeMin, ProbeMax time.Duration
+	// Grace is how long calls under way may take to finish when the lane is
+	// stopped (default 4 s).
+	Grace time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Concurrency, 16)
+	setDefault(&c.Linger, 200*time.Millisecond)
+	setDefault(&c.RetryMin, time.Second)
+	setDefault(&c.RetryMax, 5*time.Minute)
+	setDefault(&c.Attempts, 50)
+	setDefault(&c.Breaker, 5)
+	setDefault(&c.ProbeMin, 15*time.Minute)
+	setDefault(&c.ProbeMax, 24*time.Hour)
+	setDefault(&c.Grace, 4*time.Second)
+	c.Linger = max(c.Linger, 0)
+	c.RetryMax = max(c.RetryMax, c.RetryMin)
+	c.ProbeMax = max(c.ProbeMax, c.ProbeMin)
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,287 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// ErrFenced, as the cause of a lane's context, means that another worker may
+// own the integration from now on: calls under way are cut off at once
+// instead of being given time to finish.
+var ErrFenced = errors.New("fenced: the partition may belong to another worker")
+
+// idle is the wait of a lane that only a change from outside can move.
+const idle = time.Duration(1<<63 - 1)
+
+// unrecordedPerCall bounds outcomes that wait to be recorded, per call that
+// may be under way: when the ledger cannot be written, a lane stops sending.
+const unrecordedPerCall = 8
+
+// Lane sends what one integration is due. Its methods may be called from any
+// goroutine.
+type Lane struct {
+	vendor       string
+	organization string
+	config       Config
+	book         Book
+	signal       func(context.Context, Signal)
+	metrics      *Metrics
+	log          *slog.Logger
+	kick         chan struct{}
+
+	mu       sync.Mutex
+	link     Link
+	epoch    int // of the link: answers from before it say nothing of it
+	gate     gate
+	pace     *pace
+	queue    *queue
+	posted   map[ledger.Key]bool // catalog keys that the partner has
+	accounts int                 // posted accounts
+	services int                 // posted services
+	inflight int
+	setup    setup
+	probes   schedule  // of unmapped keys
+	round    time.Time // when the last round of these probes began
+}
+
+// setup is the call that opens the mapping.
+type setup struct {
+	calling  bool
+	done     bool
+	failures int       // in a row
+	next     time.Time // no call before this time
+}
+
+// Options are what a lane is made of.
+type Options struct {
+	Vendor       string
+	Organization string
+	Config       Config
+	Book         Book
+	// Signal is told what answers say of the integration; it may block, and
+	// must respect its context. Nil: nobody is told.
+	Signal  func(context.Context, Signal)
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// New makes a lane that sends nothing until it has a link and runs.
+func New(o Options) *Lane {
+	if o.Signal == nil {
+		o.Signal = func(context.Context, Signal) {}
+	}
+	c := o.Config.withDefaults()
+	return &Lane{
+		vendor:       o.Vendor,
+		organization: o.Organization,
+		config:       c,
+		book:         o.Book,
+		signal:       o.Signal,
+		metrics:      o.Metrics,
+		log:          o.Logger.With("vendor", o.Vendor, "organization", o.Organization),
+		kick:         make(chan struct{}, 1),
+		pace:         newPace(c.Rate),
+		queue:        newQueue(),
+		posted:       map[ledger.Key]bool{},
+	}
+}
+
+// Run sends until ctx ends. It then lets the calls under way finish (at most
+// Config.Grace, not at all when the cause is ErrFenced), and returns when
+// their outcomes have been handed to the book.
+func (l *Lane) Run(ctx context.Context) {
+	calling, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	var calls sync.WaitGroup
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-l.kick:
+		case <-timer.C:
+		}
+		if ctx.Err() == nil {
+			timer.Reset(l.dispatch(ctx, calling, &calls))
+		}
+	}
+	grace := l.config.Grace
+	if errors.Is(context.Cause(ctx), ErrFenced) {
+		grace = 0
+	}
+	stop := time.AfterFunc(grace, abort)
+	defer stop.Stop()
+	calls.Wait()
+}
+
+// Wake tells the lane that entries may have changed. A new lane is to be woken
+// with every key of its integration, synced ones too: accounts and services
+// tell it what the partner has.
+func (l *Lane) Wake(keys ...ledger.Key) {
+	l.mu.Lock()
+	for _, key := range keys {
+		l.place(key)
+	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// Settled tells the lane that the outcomes of these keys are recorded. Said
+// twice of one outcome it does no harm: a call that is under way again by then
+// stays the only one.
+func (l *Lane) Settled(keys ...ledger.Key) {
+	l.mu.Lock()
+	for _, key := range keys {
+		if l.queue.where(key) == recording {
+			l.queue.drop(key)
+		}
+		l.place(key)
+	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// SetLink replaces what the lane knows of its integration.
+func (l *Lane) SetLink(link Link) {
+	now := time.Now()
+	l.mu.Lock()
+	old := l.link
+	l.link = link
+	if link.Credentials != old.Credentials {
+		if l.gate.hold == ledger.Unauthorized || l.gate.hold == ledger.Anomaly {
+			l.gate.lift()
+		}
+		l.gate.answered()
+		l.gate.closed = time.Time{}
+	}
+	if link.Ready && !old.Ready && l.gate.hold == ledger.IntegrationNotReady {
+		l.gate.lift()
+	}
+	if link.Credentials != old.Credentials || link.Setup != old.Setup {
+		l.setup = setup{calling: l.setup.calling}
+		l.gate.catalog = false
+	}
+	if link.Credentials != old.Credentials || link.Setup != old.Setup || link.Ready && !old.Ready {
+		l.epoch++
+	}
+	l.expectNotReady(now)
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// expectNotReady holds the lane when nothing else does and the link says that
+// no count would be taken.
+func (l *Lane) expectNotReady(now time.Time) {
+	if !l.link.Ready && l.gate.hold == "" {
+		l.gate.set(ledger.IntegrationNotReady, "the integration's status does not allow counts yet", now, l.config)
+	}
+}
+
+// Probe makes the next probes due at once, and tries every unmapped count of
+// the accounts named: something has been heard of the partner (an Inform hint,
+// an operator's word) that may end a hold. It lifts no hold by itself, and
+// bad credentials stay bad until they change.
+func (l *Lane) Probe(accounts ...string) {
+	now := time.Now()
+	named := make(map[string]bool, len(accounts))
+	for _, account := range accounts {
+		named[account] = true
+	}
+	l.mu.Lock()
+	l.gate.probes.soon(now)
+	l.tryUnmapped(now)
+	l.setup.next = time.Time{}
+	if len(named) > 0 {
+		l.queue.releaseUnmapped(now, func(key ledger.Key) bool { return named[key.Account] })
+	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+func (l *Lane) nudge() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// place puts the key where its entry says it belongs.
+func (l *Lane) place(key ledger.Key) {
+	at := l.queue.where(key)
+	if key.Kind == 0 || at == sending || at == recording {
+		return // Settled looks again
+	}
+	e, ok := l.book.Entry(key)
+	if key.Kind != ledger.Count {
+		l.note(key, ok && e.Posted())
+	}
+	if !ok {
+		l.queue.drop(key)
+		return
+	}
+	switch e.State {
+	case ledger.Dirty, ledger.Sending:
+		// One that waits out a backoff has been released since: it is due sooner.
+		if at == nowhere || at == unmapped || at == timed {
+			l.queue.at(key, time.Now().Add(l.config.Linger))
+		}
+	case ledger.Retrying:
+		if at == nowhere {
+			l.queue.at(key, time.Unix(0, e.Next))
+			l.queue.tried(key)
+		}
+	case ledger.Held:
+		if e.Reason == ledger.Unmapped {
+			l.holdUnmapped(key, at)
+		} else {
+			l.queue.drop(key)
+		}
+	case ledger.Synced, ledger.Failed:
+		l.queue.drop(key)
+	}
+}
+
+func (l *Lane) holdUnmapped(key ledger.Key, at place) {
+	if at != nowhere {
+		return // there already, or released for a try of its own
+	}
+	now := time.Now()
+	// The first one starts the schedule, unless it is the one that was just
+	// probed: its interval grows.
+	if l.queue.count[unmapped] == 0 && !l.probes.next.After(now) {
+		l.probes = schedule{}
+		l.probes.later(now, l.config.ProbeMin, l.config.ProbeMax)
+	}
+	l.queue.hold(key, now)
+}
+
+// tryUnmapped begins a round of probes of unmapped keys at once.
+func (l *Lane) tryUnmapped(now time.Time) {
+	l.probes.soon(now)
+	l.round = now
+}
+
+// note keeps in mind whether the partner has an account or a service; what
+// waited for it may go. That can end, too: a partner may lose its catalog.
+func (l *Lane) note(key ledger.Key, posted bool) {
+	if l.posted[key] == posted {
+		return
+	}
+	number := &l.accounts
+	if key.Kind == ledger.Service {
+		number = &l.services
+	}
+	if !posted {
+		delete(l.posted, key)
+		*number--
+		return
+	}
+	l.posted[key] = true
+	*number++
+	l.queue.release(key)
+}

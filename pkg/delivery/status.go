@@ -1,0 +1,59 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// Status is what a lane is doing, for people.
+type Status struct {
+	Hold      ledger.HoldReason // "" when the lane sends
+	Since     time.Time         // of the hold
+	Message   string            // what the partner said when the hold began
+	NextProbe time.Time         // zero when none is planned
+	Closed    time.Time         // the gate opens by itself then; zero when open
+	Cause     Class             // Throttled or Unavailable when closed
+	Sending   int               // calls under way
+	Queued    int               // keys that wait for their turn or their time
+	Recording int               // outcomes that wait to be recorded
+	Waiting   int               // counts that wait for their account or service
+	Unmapped  int               // keys held one by one
+	Rate      float64           // calls per second allowed now; 0: no limit
+}
+
+// Status says what the lane is doing now.
+func (l *Lane) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{
+		Hold:      l.held(),
+		Sending:   l.inflight,
+		Queued:    l.queue.count[timed] + l.queue.count[ready],
+		Recording: l.queue.count[recording],
+		Waiting:   l.queue.count[waiting],
+		Unmapped:  l.queue.count[unmapped],
+		Rate:      l.pace.current,
+	}
+	if s.Hold != "" && s.Hold == l.gate.hold {
+		s.Since, s.Message = l.gate.since, l.gate.message
+		if s.Hold != ledger.Unauthorized {
+			s.NextProbe = l.gate.probes.next
+		}
+	}
+	if l.gate.closed.After(time.Now()) {
+		s.Closed, s.Cause = l.gate.closed, l.gate.cause
+	}
+	return s
+}
+
+// held is why the lane as a whole does not send, whatever the reason.
+func (l *Lane) held() ledger.HoldReason {
+	switch {
+	case l.link.Partner == nil:
+		return ledger.IntegrationNotReady
+	case l.link.Paused:
+		return ledger.Paused
+	}
+	return l.gate.hold
+}

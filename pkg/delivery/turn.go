@@ -1,0 +1,214 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// turn is a task whose turn has come, with what the lane knew at that time.
+type turn struct {
+	task    Task
+	partner Partner
+	epoch   int
+}
+
+// dispatch starts every call that may start until ctx ends, each with the
+// context calling, and says how long nothing more will be due.
+func (l *Lane) dispatch(ctx, calling context.Context, calls *sync.WaitGroup) time.Duration {
+	for ctx.Err() == nil {
+		l.mu.Lock()
+		t, wait, ok := l.pick(time.Now())
+		l.mu.Unlock()
+		if !ok {
+			return wait
+		}
+		calls.Go(func() { l.call(calling, t) })
+	}
+	return idle
+}
+
+// pick takes the next task, or says how long to wait for one.
+func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
+	wait = until(l.queue.promote(now), now)
+	switch {
+	case l.link.Partner == nil, l.link.Paused, l.gate.hold == ledger.Unauthorized,
+		l.inflight >= l.gate.width(l.config),
+		l.queue.count[sending]+l.queue.count[recording] >= l.config.Concurrency*unrecordedPerCall:
+		return turn{}, wait, false
+	case now.Before(l.gate.closed):
+		return turn{}, l.gate.closed.Sub(now), false
+	}
+	task, due, ok := l.candidate(now)
+	if !ok {
+		return turn{}, min(wait, due), false
+	}
+	if pause := l.pace.take(now); pause > 0 {
+		return turn{}, pause, false
+	}
+	l.begin(task, now)
+	return turn{task: task, partner: l.link.Partner, epoch: l.epoch}, 0, true
+}
+
+// until is how long from now to at; idle when at is zero.
+func until(at, now time.Time) time.Duration {
+	if at.IsZero() {
+		return idle
+	}
+	return max(at.Sub(now), 0)
+}
+
+// mapping is, in an order of kinds, the call that opens the mapping.
+const mapping ledger.Kind = 0
+
+// order is the order in which the partner needs things: accounts and services
+// before the call that opens the mapping, counts last. While the breaker lets
+// only single calls try for all, every kind is first in its turn: an account
+// that fails again and again must not be the only one that is tried.
+func (l *Lane) order() [4]ledger.Kind {
+	kinds := [4]ledger.Kind{ledger.Account, ledger.Service, mapping, ledger.Count}
+	var order [4]ledger.Kind
+	for i := range order {
+		order[i] = kinds[(i+l.gate.trips)%len(kinds)]
+	}
+	return order
+}
+
+// candidate finds what may be sent now. When there is nothing it says when
+// something will be due of itself.
+func (l *Lane) candidate(now time.Time) (t Task, due time.Duration, ok bool) {
+	due = idle
+	for _, kind := range l.order() {
+		held := l.holds(kind)
+		if held {
+			if wait := until(l.gate.probes.next, now); wait > 0 {
+				due = min(due, wait)
+				continue
+			}
+		}
+		t, wait, ok := l.next(kind, now)
+		if ok {
+			t.Probe = t.Probe || held
+			return t, 0, true
+		}
+		due = min(due, wait)
+	}
+	return Task{}, due, false
+}
+
+// holds says whether the hold of the lane concerns the kind. An integration
+// that is not ready is expected to take everything but counts, until it says
+// otherwise.
+func (l *Lane) holds(kind ledger.Kind) bool {
+	if l.gate.hold == ledger.IntegrationNotReady && kind != ledger.Count {
+		return l.gate.catalog && kind != mapping
+	}
+	return l.gate.hold != ""
+}
+
+// next finds what may be sent of one kind, holds aside, or says when it may.
+func (l *Lane) next(kind ledger.Kind, now time.Time) (t Task, wait time.Duration, ok bool) {
+	if kind == mapping {
+		return l.mappingTask(now)
+	}
+	t, ok = l.head(kind)
+	if !ok && kind == ledger.Count {
+		return l.unmappedProbe(now)
+	}
+	return t, idle, ok
+}
+
+// mappingTask tells the partner that a person may map now, when the
+// integration is inactive and the catalog that we know of is posted. What
+// failed once does not keep it waiting: it may fail for weeks.
+func (l *Lane) mappingTask(now time.Time) (t Task, wait time.Duration, ok bool) {
+	wanted := l.link.Setup && !l.setup.calling && !l.setup.done &&
+		l.accounts > 0 && l.services > 0 && l.queue.fresh == 0
+	if !wanted {
+		return Task{}, idle, false
+	}
+	if now.Before(l.setup.next) {
+		return Task{}, l.setup.next.Sub(now), false
+	}
+	return Task{Key: ledger.Key{Organization: l.organization}, Attempt: l.setup.failures + 1}, 0, true
+}
+
+// unmappedProbe takes the key that has waited longest for its mapping.
+func (l *Lane) unmappedProbe(now time.Time) (t Task, wait time.Duration, ok bool) {
+	for {
+		i := l.queue.unmapped.first
+		if i == nil {
+			return Task{}, idle, false
+		}
+		if wait := until(l.probes.next, now); wait > 0 {
+			return Task{}, wait, false
+		}
+		if e, ok := l.book.Entry(i.key); ok && wants(&e) {
+			t = taskOf(&e)
+			t.Probe = true
+			return t, 0, true
+		}
+		l.queue.drop(i.key)
+	}
+}
+
+// head is the first key of the kind that may be sent. Keys that turn out to
+// need nothing, or to need something else first, are put where they belong.
+func (l *Lane) head(kind ledger.Kind) (Task, bool) {
+	for {
+		i := l.queue.ready[kind].first
+		if i == nil {
+			return Task{}, false
+		}
+		e, ok := l.book.Entry(i.key)
+		switch {
+		case !ok || !wants(&e):
+			l.queue.drop(i.key)
+		case kind == ledger.Count && !l.posted[i.key.AccountKey()]:
+			l.queue.wait(i.key, i.key.AccountKey())
+		case kind == ledger.Count && !l.posted[i.key.ServiceKey()]:
+			l.queue.wait(i.key, i.key.ServiceKey())
+		default:
+			return taskOf(&e), true
+		}
+	}
+}
+
+// wants says whether the entry has something to send once its turn has come.
+func wants(e *ledger.Entry) bool {
+	return e.State == ledger.Dirty || e.State == ledger.Retrying || e.State == ledger.Held && e.Reason == ledger.Unmapped
+}
+
+// taskOf is the call for the entry. One for a key that is still held is a
+// probe, wherever the key stands in the queue.
+func taskOf(e *ledger.Entry) Task {
+	figure, _ := e.Desired()
+	return Task{
+		Key:     e.Key,
+		Figure:  figure,
+		Attempt: e.Attempts + 1,
+		Probe:   e.State == ledger.Held,
+		Again:   e.Posted() && e.Delivered.Version == figure.Version,
+	}
+}
+
+// begin marks the task as under way.
+func (l *Lane) begin(t Task, now time.Time) {
+	l.inflight++
+	if l.holds(t.Key.Kind) {
+		l.gate.probes.later(now, l.config.ProbeMin, l.config.ProbeMax)
+	}
+	if t.Key.Kind == mapping {
+		l.setup.calling = true
+		return
+	}
+	if l.queue.where(t.Key) == unmapped {
+		if l.probes.interval > 0 { // else it goes on with the round of a good one
+			l.round = now
+		}
+		l.probes.later(now, l.config.ProbeMin, l.config.ProbeMax)
+	}
+	l.queue.enter(t.Key, sending)
+}

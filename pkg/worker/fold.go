@@ -1,0 +1,312 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// work is one cycle's changes, on copies: nothing of it shows before it is
+// recorded.
+type work struct {
+	now     time.Time
+	changed map[ledger.Key]*ledger.Entry
+	list    []ledger.Entry // changed, as handed to the store; has the new revisions
+	woken   []ledger.Key   // keys that events changed
+	letters []event.Letter
+	calls   []ledger.Call
+
+	received     map[string]int      // messages, by family
+	dispositions map[disposition]int // events
+}
+
+type disposition struct {
+	family string
+	what   ledger.Disposition
+}
+
+func newWork(now time.Time) *work {
+	return &work{now: now, changed: map[ledger.Key]*ledger.Entry{}, received: map[string]int{}, dispositions: map[disposition]int{}}
+}
+
+func (w *work) entries() []ledger.Entry {
+	list := make([]ledger.Entry, 0, len(w.changed))
+	for _, e := range w.changed {
+		list = append(list, *e)
+	}
+	return list
+}
+
+// entry is the newest copy of the key's entry, or a new one.
+func (p *partition) entry(w *work, key ledger.Key) ledger.Entry {
+	if e := w.changed[key]; e != nil {
+		return *e
+	}
+	if e, ok := p.table.entry(key); ok {
+		return e
+	}
+	return ledger.Entry{Key: key}
+}
+
+// fold decodes and applies a batch.
+func (p *partition) fold(batch []event.Message, now time.Time) *work {
+	w := newWork(now)
+	for i := range batch {
+		m := &batch[i]
+		w.received[family(m)]++
+		for _, r := range p.decode(m) {
+			p.foldResult(w, m, r)
+		}
+	}
+	return w
+}
+
+// decode reads a message. A panic on the way is a fault of ours, but must not
+// stop everybody's figures: the message becomes a dead letter that has the
+// stack in it.
+func (p *partition) decode(m *event.Message) (results []event.Result) {
+	defer func() {
+		if caught := recover(); caught != nil {
+			results = []event.Result{{Fault: crashed(caught)}}
+		}
+	}()
+	return event.Decode(*m, p.config.Limits)
+}
+
+func crashed(caught any) *event.Fault {
+	return &event.Fault{
+		Reason:  event.ReasonMalformed,
+		Problem: fmt.Sprintf("reading it crashed this program: %v\n%s", caught, debug.Stack()),
+	}
+}
+
+func (p *partition) foldResult(w *work, m *event.Message, r event.Result) {
+	fault := r.Fault
+	if fault == nil {
+		fault = p.apply(w, m, r.Event)
+	}
+	if fault == nil {
+		return
+	}
+	w.dispositions[disposition{family(m), ledger.Dead}]++
+	w.letters = append(w.letters, p.letter(w, m, r, fault))
+}
+
+// apply folds one event into the entries it names. A fault is final.
+func (p *partition) apply(w *work, m *event.Message, e *event.Event) (fault *event.Fault) {
+	defer func() {
+		if caught := recover(); caught != nil {
+			fault = crashed(caught)
+		}
+	}()
+	meaning := p.config.Meanings[e.Type]
+	if meaning == nil {
+		return &event.Fault{
+			Reason:  event.ReasonUnknownType,
+			Problem: fmt.Sprintf("this version does not fold %s", e.Type),
+			Want:    "replay the letter after an upgrade",
+		}
+	}
+	operations, err := meaning(e)
+	if err != nil {
+		if !errors.As(err, &fault) {
+			fault = &event.Fault{Reason: event.ReasonInvalid, Problem: err.Error()}
+		}
+		return fault
+	}
+	for _, op := range operations {
+		current := p.entry(w, op.Key)
+		next, what, err := current.Apply(op, w.now)
+		if err != nil {
+			return &event.Fault{
+				Reason:  event.ReasonConflict,
+				Problem: fmt.Sprintf("event %q of %s: %v", e.ID, e.Source, err),
+				Want:    "a new id for every event whose content differs",
+			}
+		}
+		w.dispositions[disposition{family(m), what}]++
+		if what == ledger.Superseded || what == ledger.Duplicate {
+			if !remembers(&current, &next) {
+				continue
+			}
+		}
+		w.changed[op.Key] = &next
+		w.woken = append(w.woken, op.Key)
+	}
+	return nil
+}
+
+// remembers says whether next differs from current in what it remembers.
+func remembers(current, next *ledger.Entry) bool {
+	if len(current.Seen) != len(next.Seen) {
+		return true
+	}
+	for i := range current.Seen {
+		if current.Seen[i] != next.Seen[i] {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *partition) letter(w *work, m *event.Message, r event.Result, fault *event.Fault) event.Letter {
+	l := event.Letter{
+		Vendor:   p.vendor,
+		Fault:    *fault,
+		Original: *m,
+		Index:    r.Index,
+		Worker:   p.config.ID,
+		Parked:   w.now,
+	}
+	if r.Raw != nil {
+		l.Original.Data = r.Raw
+	}
+	if s, err := event.ParseSubject(m.Subject); err == nil {
+		l.Organization = s.Organization
+	} else {
+		l.Organization = event.OrganizationOf(m.Subject)
+	}
+	if r.Event != nil {
+		l.EventID, l.Source = r.Event.ID, r.Event.Source
+		l.Key = r.Event.Subject().String()
+	}
+	return l
+}
+
+func family(m *event.Message) string { return event.FamilyOf(m.Subject) }
+
+// settle folds outcomes into the entries they concern.
+func (p *partition) settle(w *work, outcomes []delivery.Outcome) {
+	for i := range outcomes {
+		o := &outcomes[i]
+		w.calls = append(w.calls, p.callRecord(o))
+		if o.Task.Key.Kind == 0 {
+			continue
+		}
+		current := p.entry(w, o.Task.Key)
+		if _, ok := current.Desired(); !ok {
+			continue
+		}
+		if next, changed := p.settleOne(w, &current, o); changed {
+			w.changed[o.Task.Key] = &next
+		}
+	}
+}
+
+func (p *partition) settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (next ledger.Entry, changed bool) {
+	answer := ledger.Answer{At: o.Answer.At.UnixNano(), Status: o.Answer.Status, Message: o.Answer.Message}
+	switch o.Verdict.Ruling {
+	case delivery.Delivered:
+		if o.Task.Figure.Compare(e.Delivered.Version) < 0 {
+			// Another worker delivered a newer figure while this call was
+			// under way. Which one the partner took last is unknown: send the
+			// newest again.
+			next = e.Release()
+			next.Since = w.now.UnixNano()
+			return next, true
+		}
+		return e.Accept(o.Task.Figure, o.Answer.RequestID, answer), true
+	case delivery.Retry:
+		return e.Retry(o.Due, answer), true
+	case delivery.HoldKey:
+		return e.Hold(o.Verdict.Hold, answer), true
+	case delivery.Dead:
+		w.letters = append(w.letters, p.refusal(w, o))
+		return e.Fail(o.Task.Figure, answer), true
+	case delivery.HoldLane, delivery.Wait, delivery.NotCounted:
+	}
+	return *e, false
+}
+
+// refusal is the dead letter of a figure that cannot be delivered. It carries
+// the event as it was published, as long as the log still has it.
+func (p *partition) refusal(w *work, o *delivery.Outcome) event.Letter {
+	arrival := event.Arrival(o.Task.Figure.Arrival)
+	l := event.Letter{
+		Vendor:       p.vendor,
+		Organization: o.Task.Key.Organization,
+		Fault: event.Fault{
+			Reason:  event.Reason(o.Verdict.Dead),
+			Problem: fmt.Sprintf("the partner answered %d after %d attempts: %s", o.Answer.Status, o.Task.Attempt, o.Answer.Message),
+		},
+		Index:    arrival.Index(),
+		Key:      o.Task.Key.String(),
+		Attempts: o.Task.Attempt,
+		Answer:   o.Answer.Message,
+		Worker:   p.config.ID,
+		Parked:   w.now,
+	}
+	l.Original.Stream, l.Original.Sequence = event.Stream(p.vendor), arrival.Sequence()
+	ctx, cancel := context.WithTimeout(context.Background(), originalTimeout)
+	defer cancel()
+	m, err := p.config.Backend.Records.Message(ctx, p.vendor, arrival.Sequence())
+	if err != nil {
+		p.log.Warn("dead letter without its original", "err", err, "sequence", arrival.Sequence())
+		return l
+	}
+	l.Original = m
+	for _, r := range event.Decode(m, event.Limits{}) {
+		if r.Index == arrival.Index() && r.Event != nil {
+			l.EventID, l.Source = r.Event.ID, r.Event.Source
+			if r.Raw != nil {
+				l.Original.Data = r.Raw
+			}
+		}
+	}
+	return l
+}
+
+// originalTimeout bounds the look back into the log for a dead letter.
+const originalTimeout = 5 * time.Second
+
+func (p *partition) callRecord(o *delivery.Outcome) ledger.Call {
+	f := o.Task.Figure
+	return ledger.Call{
+		Organization: o.Task.Key.Organization,
+		Operation:    o.Task.Operation(),
+		Account:      o.Task.Key.Account,
+		Service:      o.Task.Key.Service,
+		Units:        f.Value.Units,
+		Properties:   f.Value.Properties,
+		Time:         f.Time,
+		Arrival:      f.Arrival,
+		Attempt:      o.Task.Attempt,
+		At:           o.Answer.At,
+		Duration:     o.Answer.Duration,
+		Status:       o.Answer.Status,
+		RequestID:    o.Answer.RequestID,
+		Verdict:      string(o.Verdict.Ruling),
+		Message:      o.Answer.Message,
+		Worker:       p.config.ID,
+	}
+}
+
+// report writes the one line of the log that a batch gets.
+func (p *partition) report(w *work, messages int, took time.Duration) {
+	if messages == 0 {
+		return
+	}
+	counts := map[ledger.Disposition]int{}
+	for d, n := range w.dispositions {
+		counts[d.what] += n
+	}
+	attributes := []slog.Attr{slog.Int("messages", messages), slog.Float64("duration_seconds", took.Seconds())}
+	for _, what := range ledger.Dispositions() {
+		if counts[what] > 0 {
+			attributes = append(attributes, slog.Int(string(what), counts[what]))
+		}
+	}
+	for i := range w.letters {
+		l := &w.letters[i]
+		p.log.Warn("dead letter parked", "organization", l.Organization, "reason", string(l.Fault.Reason),
+			"event_id", l.EventID, "sequence", l.Original.Sequence, "err", l.Fault.Problem)
+	}
+	p.log.LogAttrs(context.Background(), slog.LevelInfo, "batch folded", attributes...)
+}

@@ -1,0 +1,385 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+	"github.com/usagebridge/usagebridge/pkg/ledger/ledgertest"
+	"github.com/usagebridge/usagebridge/pkg/worker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	vendor       = "acme"
+	organization = "msp-1"
+	leaseTTL     = 15 * time.Second
+)
+
+var errStale = errors.New("stale")
+
+// world is everything around a worker, in memory and in virtual time. It
+// outlives the workers that run in it, as the real one does.
+type world struct {
+	t       *testing.T
+	store   *ledgertest.Memory
+	partner *fakePartner
+
+	mu       sync.Mutex
+	log      []event.Message
+	acked    map[uint64]bool
+	out      map[uint64]bool // delivered to a source, not acked
+	arrived  chan struct{}
+	acks     []string // "write" and "ack N", in the order in which they happened
+	letters  map[string]event.Letter
+	calls    []ledger.Call
+	signals  []delivery.Signal
+	renewErr error
+	leased   bool
+	releases int
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t:       t,
+		store:   ledgertest.NewMemory(errStale),
+		partner: &fakePartner{holds: map[ledger.Key]ledger.Seen{}},
+		acked:   map[uint64]bool{},
+		out:     map[uint64]bool{},
+		arrived: make(chan struct{}, 1),
+		letters: map[string]event.Letter{},
+	}
+}
+
+// publish stores raw bytes on a subject and says at which sequence.
+func (w *world) publish(subject string, data []byte) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sequence := uint64(len(w.log) + 1)
+	w.log = append(w.log, event.Message{Subject: subject, Data: data, Stream: event.Stream(vendor), Sequence: sequence, Stored: time.Now(), Deliveries: 1})
+	w.notify()
+	return sequence
+}
+
+func (w *world) notify() {
+	select {
+	case w.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// send publishes an event, in structured mode.
+func (w *world) send(id string, at time.Time, data event.Data) uint64 {
+	e := event.Event{ID: id, Source: "//test", Time: at.UTC(), Vendor: vendor, Organization: organization, Data: data}
+	switch data.(type) {
+	case event.Count:
+		e.Type = event.TypeCount
+	case event.Account:
+		e.Type = event.TypeAccount
+	case event.Service:
+		e.Type = event.TypeService
+	case event.Snapshot:
+		e.Type = event.TypeSnapshot
+	}
+	return w.publish(e.Subject().String(), e.Structured())
+}
+
+func (w *world) count(id string, at time.Time, account, service string, units int64) uint64 {
+	return w.send(id, at, event.Count{AccountID: account, ServiceID: service, UnitCount: event.Units(units) * event.UnitsScale})
+}
+
+// catalog publishes one account and one service.
+func (w *world) catalog(account, service string) {
+	w.send("account "+account, time.Now(), event.Account{AccountID: account, Name: "A " + account})
+	w.send("service "+service, time.Now(), event.Service{ServiceID: service, Name: "S " + service})
+}
+
+// fakeSource hands out what is neither acked nor out.
+type fakeSource struct{ w *world }
+
+func (s fakeSource) Receive(ctx context.Context) ([]event.Message, error) {
+	for {
+		if batch := s.take(); len(batch) > 0 {
+			return batch, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.w.arrived:
+		}
+	}
+}
+
+func (s fakeSource) take() (batch []event.Message) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for i := range s.w.log {
+		m := &s.w.log[i]
+		if !s.w.acked[m.Sequence] && !s.w.out[m.Sequence] && len(batch) < 50 {
+			s.w.out[m.Sequence] = true
+			batch = append(batch, *m)
+		}
+	}
+	return batch
+}
+
+func (s fakeSource) Ack(_ context.Context, messages []event.Message) error {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for _, m := range messages {
+		s.w.acked[m.Sequence] = true
+		s.w.acks = append(s.w.acks, fmt.Sprintf("ack %d", m.Sequence))
+	}
+	return nil
+}
+
+func (s fakeSource) Release(messages []event.Message) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for _, m := range messages {
+		s.w.release(m.Sequence)
+	}
+}
+
+func (s fakeSource) Close() {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for _, sequence := range slices.Collect(maps.Keys(s.w.out)) {
+		s.w.release(sequence)
+	}
+}
+
+func (w *world) release(sequence uint64) {
+	if w.out[sequence] && !w.acked[sequence] {
+		w.log[sequence-1].Deliveries++
+		w.notify()
+	}
+	delete(w.out, sequence)
+}
+
+// noting writes down when the store is written.
+type noting struct {
+	*ledgertest.Memory
+	w *world
+}
+
+func (n noting) Write(ctx context.Context, partition int, entries []ledger.Entry) error {
+	err := n.Memory.Write(ctx, partition, entries)
+	if err == nil {
+		n.w.mu.Lock()
+		n.w.acks = append(n.w.acks, "write")
+		n.w.mu.Unlock()
+	}
+	return err
+}
+
+func (w *world) Park(_ context.Context, letters []event.Letter) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range letters {
+		w.letters[fmt.Sprintf("%s %s", l.Fault.Reason, l.Arrival())] = l
+	}
+	return nil
+}
+
+func (w *world) AppendCalls(_ context.Context, _ string, calls []ledger.Call) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls = append(w.calls, calls...)
+	return nil
+}
+
+func (w *world) Message(_ context.Context, _ string, sequence uint64) (event.Message, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log[sequence-1], nil
+}
+
+// fakeLease fails as the world is told.
+type fakeLease struct{ w *world }
+
+func (l fakeLease) Renew(context.Context) error {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if l.w.renewErr != nil {
+		l.w.leased = false
+	}
+	return l.w.renewErr
+}
+
+func (l fakeLease) Release(context.Context) error {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	l.w.leased = false
+	l.w.releases++
+	return nil
+}
+
+// fakePartner answers as told and remembers what it accepted.
+type fakePartner struct {
+	mu      sync.Mutex
+	holds   map[ledger.Key]ledger.Seen
+	tape    []delivery.Task // of accepted calls
+	answers func(delivery.Task) delivery.Answer
+	latency time.Duration
+	cut     int // calls whose context ended
+}
+
+func (p *fakePartner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
+	if p.latency > 0 {
+		timer := time.NewTimer(p.latency)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.cut++
+			return delivery.Answer{Class: delivery.Stopped, At: time.Now()}
+		case <-timer.C:
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := delivery.Answer{Class: delivery.Accepted, Status: 201}
+	if p.answers != nil {
+		a = p.answers(t)
+	}
+	a.At = time.Now()
+	if a.Class == delivery.Accepted || a.Message == "accepted, answer lost" {
+		p.holds[t.Key] = t.Figure
+		p.tape = append(p.tape, t)
+	}
+	return a
+}
+
+func (p *fakePartner) SetMapping(context.Context) delivery.Answer {
+	return delivery.Answer{Class: delivery.Accepted, Status: 200, Observed: "mapping", At: time.Now()}
+}
+
+func (p *fakePartner) units(account, service string) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.holds[ledger.CountKey(organization, account, service)].Value.Units / int64(event.UnitsScale)
+}
+
+func (p *fakePartner) accepted() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.tape)
+}
+
+// meaning is what an event means here: one key gets one value.
+func meaning(e *event.Event) ([]ledger.Operation, error) {
+	op := ledger.Operation{Version: ledger.Version{Time: e.Time.UnixNano(), Arrival: uint64(e.Arrival)}, Event: e.Digest()}
+	switch data := e.Data.(type) {
+	case event.Count:
+		op.Key, op.Value.Units = ledger.CountKey(e.Organization, data.AccountID, data.ServiceID), int64(data.UnitCount)
+	case event.Account:
+		op.Key, op.Value.Properties = ledger.AccountKey(e.Organization, data.AccountID), data.Name
+	case event.Service:
+		op.Key, op.Value.Properties = ledger.ServiceKey(e.Organization, data.ServiceID), data.Name
+	}
+	return []ledger.Operation{op}, nil
+}
+
+// start runs a worker in the world until stop is called; stop returns when it
+// has ended.
+func (w *world) start(change ...func(*worker.Config)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := worker.Config{
+		ID: "w1",
+		Backend: worker.Backend{
+			Vendors: func(context.Context) ([]worker.Vendor, error) {
+				return []worker.Vendor{{Name: vendor, Partitions: 1}}, nil
+			},
+			Lease: func(context.Context, string, int) (worker.Lease, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if w.leased {
+					return nil, worker.ErrLeased
+				}
+				w.leased = true
+				return fakeLease{w}, nil
+			},
+			Source:    func(context.Context, string, int) (worker.Source, error) { return fakeSource{w}, nil },
+			Store:     func(string) worker.Store { return noting{w.store, w} },
+			Records:   w,
+			Partition: func(string, string, int) int { return 0 },
+		},
+		Meanings: map[string]worker.Meaning{
+			event.TypeCount: meaning, event.TypeAccount: meaning, event.TypeService: meaning,
+		},
+		Limits:      event.DefaultLimits(),
+		Delivery:    delivery.Config{RetryMin: time.Second, RetryMax: 10 * time.Second},
+		CallTimeout: 10 * time.Second,
+		LeaseTTL:    leaseTTL,
+		Signal: func(_ context.Context, _ string, s delivery.Signal) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.signals = append(w.signals, s)
+		},
+		Metrics: worker.NewMetrics(prometheus.NewRegistry()),
+		Logger:  slog.New(slog.DiscardHandler),
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	running := worker.New(c)
+	running.SetLink(vendor, organization, delivery.Link{Partner: w.partner, Ready: true, Connected: true, Credentials: "c1"})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := running.Run(ctx); err != nil {
+			w.t.Errorf("worker ended with %v, want no error", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// settle lets virtual time pass and everything that is due happen.
+func settle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (w *world) entry(key ledger.Key) ledger.Entry {
+	e, _, err := w.store.Read(context.Background(), 0, key)
+	if err != nil {
+		w.t.Fatalf("read %s: %v", key, err)
+	}
+	return e
+}
+
+func (w *world) letterReasons() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.letters))
+}
+
+func (w *world) unacked() (sequences []uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.log {
+		if !w.acked[m.Sequence] {
+			sequences = append(sequences, m.Sequence)
+		}
+	}
+	return sequences
+}

@@ -1,0 +1,165 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// Metrics measures one worker and its lanes.
+type Metrics struct {
+	Delivery *delivery.Metrics
+
+	received  *prometheus.CounterVec
+	events    *prometheus.CounterVec
+	letters   *prometheus.CounterVec
+	batch     prometheus.Histogram
+	duration  prometheus.Histogram
+	conflicts *prometheus.CounterVec
+	owned     *prometheus.GaugeVec
+	lost      *prometheus.CounterVec
+	collector *collector
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "usagebridge_" + name, Help: help}, labels)
+}
+
+func histogram(name, help string, buckets []float64) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "usagebridge_" + name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+	})
+}
+
+// NewMetrics registers the metrics of a worker and of its lanes.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		Delivery:  delivery.NewMetrics(r),
+		received:  counter("events_received_total", "Messages received from the log and recorded; redeliveries count again.", "vendor", "family"),
+		events:    counter("events_total", "Events folded, by disposition.", "vendor", "family", "disposition"),
+		letters:   counter("dead_letters_total", "Dead letters parked, by reason.", "vendor", "reason"),
+		batch:     histogram("fold_batch_size", "Messages folded together.", []float64{1, 5, 10, 50, 100, 250, 500, 1000}),
+		duration:  histogram("fold_duration_seconds", "From taking a batch to its record being confirmed.", []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}),
+		conflicts: counter("ledger_write_conflicts_total", "Ledger writes that were not confirmed and folded again.", "vendor"),
+		owned:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usagebridge_partition_owned", Help: "Partitions that this worker owns."}, []string{"vendor"}),
+		lost:      counter("lease_lost_total", "Leases lost while the partition was being worked on.", "vendor"),
+		collector: &collector{
+			keys:   prometheus.NewDesc("usagebridge_ledger_keys", "Keys of the partitions owned, by stored state.", []string{"vendor", "state"}, nil),
+			oldest: prometheus.NewDesc("usagebridge_oldest_dirty_age_seconds", "Age of the oldest key that the partner does not have as desired, for whatever reason.", []string{"vendor"}, nil),
+			gates:  prometheus.NewDesc("usagebridge_partner_gate_closed", "Integrations to which nothing is sent, by reason.", []string{"vendor", "reason"}, nil),
+		},
+	}
+	r.MustRegister(m.received, m.events, m.letters, m.batch, m.duration, m.conflicts, m.owned, m.lost, m.collector)
+	return m
+}
+
+// touch makes every series of the vendor exist.
+func (m *Metrics) touch(vendor string) {
+	m.Delivery.Touch(vendor)
+	for _, family := range []string{event.FamilyUsage, event.FamilyCatalog} {
+		m.received.WithLabelValues(vendor, family)
+		for _, what := range ledger.Dispositions() {
+			m.events.WithLabelValues(vendor, family, string(what))
+		}
+	}
+	for _, reason := range event.Reasons() {
+		m.letters.WithLabelValues(vendor, string(reason))
+	}
+	m.conflicts.WithLabelValues(vendor)
+	m.owned.WithLabelValues(vendor)
+	m.lost.WithLabelValues(vendor)
+}
+
+func (m *Metrics) folded(vendor string, messages int, w *work, took time.Duration) {
+	for family, n := range w.received {
+		m.received.WithLabelValues(vendor, family).Add(float64(n))
+	}
+	for d, n := range w.dispositions {
+		m.events.WithLabelValues(vendor, d.family, string(d.what)).Add(float64(n))
+	}
+	for i := range w.letters {
+		m.letters.WithLabelValues(vendor, string(w.letters[i].Fault.Reason)).Inc()
+	}
+	if messages > 0 {
+		m.batch.Observe(float64(messages))
+		m.duration.Observe(took.Seconds())
+	}
+}
+
+func (m *Metrics) watch(w *Worker) { m.collector.worker = w }
+
+// collector reads gauges off the worker when it is scraped.
+type collector struct {
+	worker              *Worker
+	keys, oldest, gates *prometheus.Desc
+}
+
+// Describe names the gauges (prometheus.Collector).
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.keys
+	ch <- c.oldest
+	ch <- c.gates
+}
+
+// Collect reads the gauges (prometheus.Collector).
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	if c.worker == nil {
+		return
+	}
+	for vendor, partitions := range c.worker.owned() {
+		states := map[ledger.State]int{}
+		gates := map[string]int{}
+		oldest := int64(0)
+		for _, p := range partitions {
+			p.table.stateCounts(states)
+			if since := p.table.oldest(); since != 0 && (oldest == 0 || since < oldest) {
+				oldest = since
+			}
+			p.eachLane(func(_ string, s delivery.Status) {
+				if s.Hold != "" {
+					gates[string(s.Hold)]++
+				} else if !s.Closed.IsZero() {
+					gates[string(s.Cause)]++
+				}
+			})
+		}
+		for _, state := range ledger.States() {
+			ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(states[state]), vendor, string(state))
+		}
+		age := 0.0
+		if oldest != 0 {
+			age = time.Since(time.Unix(0, oldest)).Seconds()
+		}
+		ch <- prometheus.MustNewConstMetric(c.oldest, prometheus.GaugeValue, max(age, 0), vendor)
+		for _, reason := range gateReasons() {
+			ch <- prometheus.MustNewConstMetric(c.gates, prometheus.GaugeValue, float64(gates[reason]), vendor, reason)
+		}
+	}
+}
+
+// gateReasons are the reasons for which a whole integration may be waiting.
+func gateReasons() []string {
+	return []string{
+		string(ledger.IntegrationNotReady), string(ledger.Unauthorized), string(ledger.Paused), string(ledger.Anomaly),
+		string(delivery.Throttled), string(delivery.Unavailable),
+	}
+}
+
+// owned lists the partitions by vendor; a vendor without any is there too.
+func (w *Worker) owned() map[string][]*partition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	byVendor := map[string][]*partition{}
+	for vendor := range w.vendors {
+		byVendor[vendor] = nil
+	}
+	for at, p := range w.partitions {
+		byVendor[at.vendor] = append(byVendor[at.vendor], p)
+	}
+	return byVendor
+}

@@ -1,0 +1,361 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// partition is one partition while this worker owns it: its part of the
+// ledger, its lanes, and the single recorder through which both the fold and
+// the lanes change entries. One recorder means that an entry is never written
+// twice at a time, and that one write carries many changes.
+type partition struct {
+	config Config
+	vendor string
+	number int
+	store  Store
+	table  *table
+	log    *slog.Logger
+	kick   chan struct{} // outcomes are there to be recorded
+
+	mu       sync.Mutex
+	links    map[string]delivery.Link // by organization
+	lanes    map[string]*delivery.Lane
+	start    func(*delivery.Lane) // nil before the ledger is loaded and after the end
+	outcomes []delivery.Outcome
+}
+
+func newPartition(c Config, vendor string, number int, log *slog.Logger) *partition {
+	return &partition{
+		config: c,
+		vendor: vendor,
+		number: number,
+		store:  c.Backend.Store(vendor),
+		table:  newTable(),
+		log:    log,
+		kick:   make(chan struct{}, 1),
+		links:  map[string]delivery.Link{},
+		lanes:  map[string]*delivery.Lane{},
+	}
+}
+
+// run works on the partition until running ends, and then finishes what is
+// under way. Everything that writes stops at once when fenced ends: the
+// partition may be another worker's.
+func (p *partition) run(running, fenced context.Context) error {
+	started := time.Now()
+	if err := p.load(running); err != nil {
+		return err
+	}
+	source, err := p.config.Backend.Source(running, p.vendor, p.number)
+	if err != nil {
+		return fmt.Errorf("open source of partition %d: %w", p.number, err)
+	}
+	defer source.Close()
+
+	var lanes sync.WaitGroup
+	sending, stopLanes := context.WithCancelCause(fenced)
+	defer stopLanes(nil)
+	p.open(func(l *delivery.Lane) { lanes.Go(func() { l.Run(sending) }) })
+	p.config.Metrics.owned.WithLabelValues(p.vendor).Inc()
+	defer p.config.Metrics.owned.WithLabelValues(p.vendor).Dec()
+	p.log.Info("partition taken", "keys", len(p.table.entries), "duration_seconds", time.Since(started).Seconds())
+
+	batches := make(chan []event.Message)
+	var receiving sync.WaitGroup
+	receiving.Go(func() { p.receive(running, source, batches) })
+	for running.Err() == nil {
+		select {
+		case <-running.Done():
+		case batch := <-batches:
+			p.cycle(fenced, source, batch)
+		case <-p.kick:
+			p.cycle(fenced, source, nil)
+		}
+	}
+	receiving.Wait()
+	p.close()
+	stopLanes(context.Cause(fenced))
+	p.drain(fenced, source, &lanes)
+	p.log.Info("partition given up")
+	return nil
+}
+
+// drain records the outcomes of the last calls while the lanes end.
+func (p *partition) drain(fenced context.Context, source Source, lanes *sync.WaitGroup) {
+	ended := make(chan struct{})
+	go func() {
+		lanes.Wait()
+		close(ended)
+	}()
+	flushing, cancel := context.WithTimeout(fenced, flushGrace)
+	defer cancel()
+	for {
+		select {
+		case <-p.kick:
+			p.cycle(flushing, source, nil)
+		case <-ended:
+			p.cycle(flushing, source, nil)
+			return
+		}
+	}
+}
+
+// load reads the partition's entries.
+func (p *partition) load(ctx context.Context) error {
+	err := p.store.Load(ctx, p.number, func(e ledger.Entry) error {
+		p.table.put(e)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("load ledger partition %d: %w", p.number, err)
+	}
+	return nil
+}
+
+// open starts the lanes of every integration that the ledger or a link names.
+func (p *partition) open(start func(*delivery.Lane)) {
+	byOrganization := map[string][]ledger.Key{}
+	for _, key := range p.table.interesting() {
+		byOrganization[key.Organization] = append(byOrganization[key.Organization], key)
+	}
+	p.mu.Lock()
+	p.start = start
+	organizations := slices.Collect(maps.Keys(p.links))
+	p.mu.Unlock()
+	for organization, keys := range byOrganization {
+		p.lane(organization).Wake(keys...)
+	}
+	for _, organization := range organizations {
+		p.lane(organization)
+	}
+}
+
+func (p *partition) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start = nil
+}
+
+// lane is the lane of the organization, started when it is new.
+func (p *partition) lane(organization string) *delivery.Lane {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.lanes[organization]; l != nil {
+		return l
+	}
+	l := delivery.New(delivery.Options{
+		Vendor:       p.vendor,
+		Organization: organization,
+		Config:       p.config.Delivery,
+		Book:         p,
+		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor, s) },
+		Metrics:      p.config.Metrics.Delivery,
+		Logger:       p.config.Logger.With("worker", p.config.ID, "partition", p.number), // the lane adds vendor and organization
+	})
+	l.SetLink(p.links[organization])
+	p.lanes[organization] = l
+	if p.start != nil {
+		p.start(l)
+	}
+	return l
+}
+
+func (p *partition) setLink(organization string, link delivery.Link) {
+	p.mu.Lock()
+	p.links[organization] = link
+	running := p.start != nil
+	p.mu.Unlock()
+	if running {
+		p.lane(organization).SetLink(link)
+	}
+}
+
+func (p *partition) eachLane(visit func(organization string, s delivery.Status)) {
+	p.mu.Lock()
+	lanes := maps.Clone(p.lanes)
+	p.mu.Unlock()
+	for organization, l := range lanes {
+		visit(organization, l.Status())
+	}
+}
+
+// Entry is the recorded entry of the key (delivery.Book).
+func (p *partition) Entry(key ledger.Key) (ledger.Entry, bool) { return p.table.entry(key) }
+
+// Settle takes the outcome of a call, to be recorded soon (delivery.Book).
+func (p *partition) Settle(o delivery.Outcome) {
+	p.mu.Lock()
+	p.outcomes = append(p.outcomes, o)
+	p.mu.Unlock()
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (p *partition) takeOutcomes() []delivery.Outcome {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := p.outcomes
+	p.outcomes = nil
+	return taken
+}
+
+// receive hands batches to the recorder until ctx ends. What it received and
+// could not hand over goes back.
+func (p *partition) receive(ctx context.Context, source Source, batches chan<- []event.Message) {
+	wait := writeBackoff()
+	for ctx.Err() == nil {
+		batch, err := source.Receive(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				p.log.Warn("nothing received, trying again", "err", err)
+				pause(ctx, wait.NextBackOff())
+			}
+			continue
+		}
+		wait.Reset()
+		select {
+		case batches <- batch:
+		case <-ctx.Done():
+			source.Release(batch)
+		}
+	}
+}
+
+// cycle folds a batch and the outcomes that are there, records both, and only
+// then acknowledges. It tries until it is done or ctx ends: then the messages
+// go back, and the calls will be made again with the same absolute values.
+func (p *partition) cycle(ctx context.Context, source Source, batch []event.Message) {
+	started := time.Now()
+	outcomes := p.takeOutcomes()
+	if len(batch) == 0 && len(outcomes) == 0 {
+		return
+	}
+	wait := writeBackoff()
+	var done progress
+	for {
+		w := p.fold(batch, started)
+		p.settle(w, outcomes)
+		err := p.record(ctx, w, &done)
+		if err == nil {
+			p.commit(w, outcomes)
+			p.acknowledge(ctx, source, batch)
+			p.config.Metrics.folded(p.vendor, len(batch), w, time.Since(started))
+			p.report(w, len(batch), time.Since(started))
+			return
+		}
+		if ctx.Err() == nil {
+			p.config.Metrics.conflicts.WithLabelValues(p.vendor).Inc()
+			p.log.Warn("ledger not written, folding again on what is stored", "err", err)
+			pause(ctx, wait.NextBackOff())
+			err = p.reload(ctx, w)
+		}
+		if ctx.Err() != nil {
+			source.Release(batch)
+			return
+		}
+		if err != nil {
+			p.log.Warn("entries not read, trying again", "err", err)
+		}
+	}
+}
+
+// progress is what of a cycle is recorded for good and need not be repeated
+// when the rest is tried again.
+type progress struct{ calls bool }
+
+// record writes dead letters first, because a letter that stands is harmless
+// if the rest fails, while an entry that says "failed" without its letter is
+// not; then the entries, and beside them the sync log.
+func (p *partition) record(ctx context.Context, w *work, done *progress) error {
+	if len(w.letters) > 0 {
+		if err := p.config.Backend.Records.Park(ctx, w.letters); err != nil {
+			return fmt.Errorf("park %d dead letters: %w", len(w.letters), err)
+		}
+	}
+	var logging sync.WaitGroup
+	var logged error
+	if len(w.calls) > 0 && !done.calls {
+		logging.Go(func() {
+			logged = p.config.Backend.Records.AppendCalls(ctx, p.vendor, w.calls)
+			done.calls = logged == nil
+		})
+	}
+	var written error
+	if len(w.changed) > 0 {
+		w.list = w.entries()
+		written = p.store.Write(ctx, p.number, w.list)
+	}
+	logging.Wait()
+	return errors.Join(written, logged)
+}
+
+// reload reads the stored entries of a cycle that could not be recorded: some
+// of them may have been written all the same, or by another worker.
+func (p *partition) reload(ctx context.Context, w *work) error {
+	for key := range w.changed {
+		e, ok, err := p.store.Read(ctx, p.number, key)
+		if err != nil {
+			return fmt.Errorf("read entry %s: %w", key, err)
+		}
+		if ok {
+			p.table.put(e)
+		} else {
+			p.table.forget(key)
+		}
+	}
+	return nil
+}
+
+// commit shows what is recorded and wakes the lanes it concerns.
+func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
+	p.table.put(w.list...)
+	settled := map[string][]ledger.Key{}
+	for _, o := range outcomes {
+		if o.Task.Key.Kind != 0 {
+			settled[o.Task.Key.Organization] = append(settled[o.Task.Key.Organization], o.Task.Key)
+		}
+	}
+	woken := map[string][]ledger.Key{}
+	for _, key := range w.woken {
+		woken[key.Organization] = append(woken[key.Organization], key)
+	}
+	for organization, keys := range settled {
+		p.lane(organization).Settled(keys...)
+	}
+	for organization, keys := range woken {
+		p.lane(organization).Wake(keys...)
+	}
+}
+
+func (p *partition) acknowledge(ctx context.Context, source Source, batch []event.Message) {
+	if len(batch) == 0 {
+		return
+	}
+	if err := source.Ack(ctx, batch); err != nil {
+		// They come again and fold to nothing new.
+		p.log.Warn("recorded but not acknowledged", "err", err, "messages", len(batch))
+	}
+}
+
+func writeBackoff() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
+}

@@ -1,0 +1,95 @@
+package worker
+
+import (
+	"sync"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// table is the recorded part of the ledger of one partition, in memory. An
+// entry in it is never changed, only replaced: what is in the table has been
+// confirmed by the store.
+type table struct {
+	mu      sync.RWMutex
+	entries map[ledger.Key]*ledger.Entry
+	states  map[ledger.State]int
+	open    map[ledger.Key]int64 // keys that the partner does not have as desired, since when
+}
+
+func newTable() *table {
+	return &table{entries: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{}, open: map[ledger.Key]int64{}}
+}
+
+func (t *table) entry(key ledger.Key) (ledger.Entry, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	e := t.entries[key]
+	if e == nil {
+		return ledger.Entry{}, false
+	}
+	return *e, true
+}
+
+func (t *table) put(entries ...ledger.Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range entries {
+		e := entries[i]
+		if old := t.entries[e.Key]; old != nil {
+			t.states[old.State]--
+		}
+		t.states[e.State]++
+		t.entries[e.Key] = &e
+		if e.Since == 0 {
+			delete(t.open, e.Key)
+		} else {
+			t.open[e.Key] = e.Since
+		}
+	}
+}
+
+func (t *table) forget(key ledger.Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old := t.entries[key]; old != nil {
+		t.states[old.State]--
+		delete(t.entries, key)
+		delete(t.open, key)
+	}
+}
+
+// each calls yield for every entry that has something left to do, and for
+// every catalog entry, under no lock.
+func (t *table) interesting() []ledger.Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []ledger.Key
+	for key, e := range t.entries {
+		if key.Kind != ledger.Count || e.State != ledger.Synced {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// oldest is the earliest time since when a key has not been as desired, 0 when
+// all are.
+func (t *table) oldest() int64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var oldest int64
+	for _, since := range t.open {
+		if oldest == 0 || since < oldest {
+			oldest = since
+		}
+	}
+	return oldest
+}
+
+func (t *table) stateCounts(into map[ledger.State]int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for state, n := range t.states {
+		into[state] += n
+	}
+}

@@ -1,0 +1,312 @@
+// Package worker runs the partitions that one process owns. For each it folds
+// the partition's events into the ledger, runs the delivery lanes of its
+// integrations, and records what came of both before anything is
+// acknowledged.
+//
+// It deliberately knows no NATS and no HTTP: the log, the ledger's store, the
+// leases and the partner are handed in as small interfaces. It decides neither
+// what an event means (the consumers do) nor what an answer means (delivery
+// does).
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// Source hands out the messages of one partition.
+type Source interface {
+	// Receive waits for at least one message and returns what comes together.
+	Receive(ctx context.Context) ([]event.Message, error)
+	// Ack says that the messages need not come again.
+	Ack(ctx context.Context, messages []event.Message) error
+	// Release hands messages back, to come again at once.
+	Release(messages []event.Message)
+	// Close hands back what was never received and frees the source.
+	Close()
+}
+
+// Store keeps the ledger entries of one vendor. Its contract is the suite in
+// package ledgertest.
+type Store interface {
+	Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error
+	Read(ctx context.Context, partition int, key ledger.Key) (e ledger.Entry, ok bool, err error)
+	Write(ctx context.Context, partition int, entries []ledger.Entry) error
+}
+
+// Records keeps what is written beside the ledger.
+type Records interface {
+	// Park stores dead letters; one that is stored already is left as it is.
+	Park(ctx context.Context, letters []event.Letter) error
+	// AppendCalls adds calls to the sync log.
+	AppendCalls(ctx context.Context, vendor string, calls []ledger.Call) error
+	// Message reads one message of the vendor's log again.
+	Message(ctx context.Context, vendor string, sequence uint64) (event.Message, error)
+}
+
+// Lease is the right to work on one partition, for a while.
+type Lease interface {
+	Renew(ctx context.Context) error
+	Release(ctx context.Context) error
+}
+
+// ErrLeased says that another worker has the partition.
+var ErrLeased = errors.New("the partition is leased to another worker")
+
+// Vendor is a vendor whose events are to be folded.
+type Vendor struct {
+	Name       string
+	Partitions int
+}
+
+// Backend is what the worker stands on.
+type Backend struct {
+	Vendors func(ctx context.Context) ([]Vendor, error)
+	// Lease fails with an error that wraps ErrLeased when another worker has it.
+	Lease   func(ctx context.Context, vendor string, partition int) (Lease, error)
+	Source  func(ctx context.Context, vendor string, partition int) (Source, error)
+	Store   func(vendor string) Store
+	Records Records
+	// Partition says where an organization's events lie.
+	Partition func(vendor, organization string, partitions int) int
+}
+
+// Meaning says what an event does to the ledger. An error is permanent: the
+// event is dead. It wraps an *event.Fault when it can say where.
+type Meaning func(e *event.Event) ([]ledger.Operation, error)
+
+// Config is what a worker is made of.
+type Config struct {
+	// ID names the worker in leases, dead letters and the sync log.
+	ID       string
+	Backend  Backend
+	Meanings map[string]Meaning // by event type
+	Limits   event.Limits
+	Delivery delivery.Config
+	// CallTimeout is the longest a call to the partner can take. A worker
+	// stops sending when less than this is left on a lease.
+	CallTimeout time.Duration
+	// LeaseTTL is how long a lease lasts without renewal.
+	LeaseTTL time.Duration
+	// Signal is told what answers say of an integration.
+	Signal func(ctx context.Context, vendor string, s delivery.Signal)
+
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// Worker owns partitions. Build it with New, then Run it.
+type Worker struct {
+	config Config
+	log    *slog.Logger
+
+	mu         sync.Mutex
+	links      map[integration]delivery.Link
+	partitions map[place]*partition
+	vendors    map[string]int // partitions, by vendor
+}
+
+type integration struct{ vendor, organization string }
+
+type place struct {
+	vendor string
+	number int
+}
+
+// How often a worker looks for new vendors and for leases that came free, and
+// how many renewals fit into the life of a lease.
+const (
+	lookAround       = 2 * time.Second
+	renewalsPerLease = 5
+	flushGrace       = 5 * time.Second
+)
+
+// New makes a worker that owns nothing until it runs.
+func New(c Config) *Worker {
+	w := &Worker{
+		config:     c,
+		log:        c.Logger.With("worker", c.ID),
+		links:      map[integration]delivery.Link{},
+		partitions: map[place]*partition{},
+		vendors:    map[string]int{},
+	}
+	c.Metrics.watch(w)
+	return w
+}
+
+// SetLink tells the worker of an integration: that it exists, or that its
+// status, tokens or gates have changed. It may come before, while and after
+// the worker owns the integration's partition.
+func (w *Worker) SetLink(vendor, organization string, link delivery.Link) {
+	w.mu.Lock()
+	w.links[integration{vendor, organization}] = link
+	var owner *partition
+	if n := w.vendors[vendor]; n > 0 {
+		owner = w.partitions[place{vendor, w.config.Backend.Partition(vendor, organization, n)}]
+	}
+	w.mu.Unlock()
+	if owner != nil {
+		owner.setLink(organization, link)
+	}
+}
+
+// Run works until ctx ends, then stops gracefully: it receives no more, lets
+// calls finish, records their outcomes and gives its leases back.
+func (w *Worker) Run(ctx context.Context) error {
+	var owners sync.WaitGroup
+	defer owners.Wait()
+	tick := time.NewTicker(lookAround)
+	defer tick.Stop()
+	for {
+		vendors, err := w.config.Backend.Vendors(ctx)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("vendors not listed, trying again", "err", err)
+		}
+		for _, v := range vendors {
+			if !w.add(v) {
+				continue
+			}
+			w.log.Info("vendor found", "vendor", v.Name, "partitions", v.Partitions)
+			for number := range v.Partitions {
+				owners.Go(func() { w.own(ctx, v.Name, number) })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// add notes a vendor; it is false for one that is known.
+func (w *Worker) add(v Vendor) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.vendors[v.Name] != 0 {
+		return false
+	}
+	w.vendors[v.Name] = v.Partitions
+	w.config.Metrics.touch(v.Name)
+	return true
+}
+
+// own takes the partition whenever its lease is free, until ctx ends.
+func (w *Worker) own(ctx context.Context, vendor string, number int) {
+	log := w.log.With("vendor", vendor, "partition", number)
+	for ctx.Err() == nil {
+		lease, err := w.config.Backend.Lease(ctx, vendor, number)
+		switch {
+		case err == nil:
+			err = w.hold(ctx, vendor, number, lease, log)
+			if err != nil && ctx.Err() == nil {
+				log.Error("partition stopped, taking it again", "err", err)
+			}
+		case errors.Is(err, ErrLeased):
+			log.Debug("partition is another worker's", "err", err)
+		case ctx.Err() == nil:
+			log.Warn("lease not taken, trying again", "err", err)
+		}
+		pause(ctx, lookAround/2+rand.N(lookAround)) //nolint:gosec // spreads the workers, guards nothing
+	}
+}
+
+// hold runs the partition while the lease lasts.
+func (w *Worker) hold(ctx context.Context, vendor string, number int, lease Lease, log *slog.Logger) error {
+	fenced, fence := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer fence(nil)
+	running, stop := context.WithCancelCause(fenced)
+	defer stop(nil)
+	unlink := context.AfterFunc(ctx, func() { stop(nil) })
+	defer unlink()
+
+	p := newPartition(w.config, vendor, number, log)
+	w.enter(p)
+	defer w.leave(p)
+
+	var renewing sync.WaitGroup
+	ended := make(chan struct{})
+	renewing.Go(func() { w.renew(fenced, ended, lease, vendor, fence, log) })
+	err := p.run(running, fenced)
+	close(ended)
+	renewing.Wait()
+	if cause := context.Cause(fenced); cause != nil {
+		return cause
+	}
+	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
+	defer cancel()
+	if releaseErr := lease.Release(releasing); releaseErr != nil {
+		log.Warn("lease not given back; it ends by itself", "err", releaseErr)
+	}
+	return err
+}
+
+func (w *Worker) enter(p *partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.partitions[place{p.vendor, p.number}] = p
+	for id, link := range w.links {
+		if id.vendor == p.vendor && w.config.Backend.Partition(id.vendor, id.organization, w.vendors[id.vendor]) == p.number {
+			p.links[id.organization] = link
+		}
+	}
+}
+
+func (w *Worker) leave(p *partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.partitions, place{p.vendor, p.number})
+}
+
+// renew keeps the lease until ended, and fences the partition when too little
+// of the lease is left for a call to end within it.
+func (w *Worker) renew(ctx context.Context, ended <-chan struct{}, lease Lease, vendor string, fence context.CancelCauseFunc, log *slog.Logger) {
+	every := w.config.LeaseTTL / renewalsPerLease
+	safe := max(w.config.LeaseTTL-w.config.CallTimeout, every)
+	renewed := time.Now()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+		started := time.Now()
+		deadline := renewed.Add(safe)
+		attempt, cancel := context.WithDeadline(ctx, deadline)
+		err := lease.Renew(attempt)
+		cancel()
+		switch {
+		case err == nil:
+			renewed = started
+			continue
+		case !errors.Is(err, ErrLeased) && time.Now().Before(deadline):
+			log.Warn("lease not renewed, trying again", "err", err)
+			continue
+		}
+		w.config.Metrics.lost.WithLabelValues(vendor).Inc()
+		log.Error("lease lost, partition dropped", "err", err)
+		fence(fmt.Errorf("%w: %w", delivery.ErrFenced, err))
+		return
+	}
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
