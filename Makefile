@@ -1,0 +1,90 @@
+# Everything here needs Go alone. A C compiler adds the race detector; nothing needs Docker.
+# Written for GNU make 3.81 and later: no .ONESHELL, no != assignments.
+
+.DEFAULT_GOAL := help
+
+GO    ?= go
+TOOLS := .tools/go.mod
+
+# Linked statically and without paths of the machine that built it; the version is
+# what Go stamps from the checkout.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath
+
+# EVENTS, SEED and ARGS of `make demo`; FUZZTIME of `make fuzz`; BENCH and COUNT of `make bench`.
+EVENTS   ?=
+SEED     ?=
+ARGS     ?=
+FUZZTIME ?= 10s
+BENCH    ?= .
+COUNT    ?= 6
+
+# Prints -race where the race detector can be built. runtime/cgo is what it needs beyond Go,
+# so building that is the whole question: it covers a missing compiler, missing C headers,
+# CGO_ENABLED=0 and platforms without a race detector alike.
+RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
+
+.PHONY: help demo check test race fuzz bench lint fmt generate verify vuln build clean
+
+help: ## show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## play billing systems, bridge and partner in one process (EVENTS=100000 SEED=1 ARGS=...)
+	@$(GO) run ./cmd/usagebridge demo $(if $(EVENTS),--events $(EVENTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# go mod tidy and verify come before vet: a wrong go.sum explains a failing build better
+# than the failing build does.
+check: ## formatting, modules and vet
+	@unformatted=$$(gofmt -s -l cmd consumers pkg schemas) || exit 1; \
+	if [ -n "$$unformatted" ]; then \
+		echo "not formatted; run 'make fmt':"; echo "$$unformatted"; exit 1; \
+	fi
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+	$(GO) vet ./...
+
+# The benchmarks run once so that they cannot rot, with the flags of the tests so that
+# nothing is compiled twice. Generated documents are compared by the tests themselves.
+test: check ## check, every test (with -race where a C compiler is found), every benchmark once
+	@race=$$($(RACE_PROBE)); \
+	[ -n "$$race" ] || echo "the race detector cannot be built here (it needs a C compiler and cgo): testing without it"; \
+	set -x; \
+	$(GO) test $$race -shuffle=on -timeout 10m ./... && \
+	$(GO) test $$race -vet=off -timeout 10m -run '^$$' -bench . -benchtime 1x ./...
+
+race: ## every test with the race detector; fails without a C compiler
+	$(GO) test -race -shuffle=on -timeout 10m ./...
+
+fuzz: ## every fuzz target in turn (FUZZTIME=10s each)
+	@list=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
+	targets=$$(echo "$$list" | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2 ":" name[i]; n = 0 }'); \
+	[ -n "$$targets" ] || { echo "no fuzz target found"; exit 1; }; \
+	for target in $$targets; do \
+		echo "$(GO) test -run ^$$ -fuzz ^$${target##*:}$$ -fuzztime $(FUZZTIME) $${target%:*}"; \
+		$(GO) test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $(FUZZTIME) "$${target%:*}" || exit 1; \
+	done
+
+bench: ## the benchmarks in earnest, for benchstat (BENCH=. COUNT=6)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+lint: ## golangci-lint as pinned in .tools (the first run builds it: minutes)
+	$(GO) tool -modfile=$(TOOLS) golangci-lint config verify
+	$(GO) tool -modfile=$(TOOLS) golangci-lint run ./...
+
+fmt: ## format and group imports as lint wants them
+	$(GO) tool -modfile=$(TOOLS) golangci-lint fmt ./...
+
+generate: ## write the generated documents anew
+	$(GO) generate ./...
+
+verify: test lint vuln ## what a release needs: test, lint, vuln
+
+# Not part of .ci/run: it asks a database on the internet and fails without it.
+vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)
+	$(GO) tool -modfile=$(TOOLS) govulncheck ./...
+
+build: ## the binary, into bin/
+	$(BUILD) -o bin/usagebridge ./cmd/usagebridge
+
+clean: ## remove what build and bench leave
+	rm -rf bin dist
+	rm -f cover.* *.out *.prof *.test
