@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/usagebridge/usagebridge/consumers/status"
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/vault"
+)
+
+// app is the world that a command works in: the configuration, a connection
+// to NATS, and a server of its own when nobody else runs one.
+type app struct {
+	config   Config
+	log      *slog.Logger
+	embedded *broker.Embedded // nil when the server is somebody else's
+	broker   *broker.Broker
+}
+
+// openApp connects to the NATS server that the configuration names, or to the
+// embedded server of the store directory, which it starts unless another
+// process has done so.
+func openApp(ctx context.Context, c Config, log *slog.Logger) (*app, error) {
+	a := &app{config: c, log: log}
+	url := c.NATSURL
+	if url == "" {
+		var err error
+		if url, err = a.findOrStart(); err != nil {
+			return nil, err
+		}
+	}
+	b, err := broker.Connect(ctx, broker.Config{URL: url, CredsFile: c.NATSCreds, Name: "usagebridge " + c.WorkerID, Logger: log})
+	if err != nil {
+		a.close()
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	a.broker = b
+	return a, nil
+}
+
+// findOrStart finds the server that another process runs on the store
+// directory, or on that of dev, and starts one when there is none.
+func (a *app) findOrStart() (url string, err error) {
+	for _, dir := range []string{a.config.StoreDir, devDir(a.config.StoreDir)} {
+		url, running, err := broker.FindEmbedded(dir)
+		if err != nil {
+			return "", err
+		}
+		if running {
+			a.config.StoreDir = dir
+			return url, nil
+		}
+	}
+	return a.startEmbedded()
+}
+
+// startEmbedded starts the server of the store directory in this process.
+func (a *app) startEmbedded() (url string, err error) {
+	key := ""
+	if a.config.StoreKeyFile != "" {
+		if key, err = readSecretFile(a.config.StoreKeyFile); err != nil {
+			return "", usagef("%s_STORE_KEY_FILE: %w", envPrefix, err)
+		}
+	}
+	a.embedded, err = broker.StartEmbedded(broker.EmbeddedConfig{
+		StoreDir: a.config.StoreDir,
+		Listen:   a.config.NATSListen,
+		StoreKey: key,
+		Logger:   a.log,
+	})
+	if err != nil {
+		return "", fmt.Errorf("start the embedded NATS server: %w", err)
+	}
+	return a.embedded.ClientURL(), nil
+}
+
+func (a *app) close() {
+	if a.broker != nil {
+		a.broker.Close()
+	}
+	if a.embedded != nil {
+		a.embedded.Close()
+	}
+}
+
+// vault opens the master keyset. It is made on first use only, and only beside
+// a store that has no sealed token yet: a new keyset could open none of them.
+func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
+	source := vault.ParseSource(a.config.MasterKeyset)
+	if a.config.MasterKeyset == "" {
+		source.File = filepath.Join(a.config.StoreDir, "master-keyset.json")
+		integrations, err := a.integrations(ctx)
+		if err != nil {
+			return nil, err
+		}
+		sealed, err := integrations.All(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list integrations: %w", err)
+		}
+		source.CreateIfMissing = len(sealed) == 0
+	}
+	return vault.Open(source)
+}
+
+func (a *app) integrations(ctx context.Context) (*broker.Bucket[status.Integration], error) {
+	bucket, err := broker.OpenBucket[status.Integration](ctx, a.broker, broker.BucketIntegrations)
+	if err != nil {
+		return nil, fmt.Errorf("open the integrations (is anything set up? run `usagebridge init --vendor NAME`): %w", err)
+	}
+	return bucket, nil
+}
+
+// statusRecords keeps integrations in their bucket (status.Records).
+type statusRecords struct {
+	bucket *broker.Bucket[status.Integration]
+}
+
+// Update changes one record by compare-and-set.
+func (r statusRecords) Update(ctx context.Context, vendor, organization string, change func(*status.Integration) error) error {
+	_, err := r.bucket.Update(ctx, broker.IntegrationKey(vendor, organization), change)
+	return err
+}
+
+// statusLog keeps transitions in the STATUS stream (status.Log).
+type statusLog struct{ broker *broker.Broker }
+
+// Append adds one transition.
+func (l statusLog) Append(ctx context.Context, vendor, organization, id string, cloudEvent []byte) error {
+	return l.broker.Append(ctx, broker.StatusSubject(vendor, organization), nil, cloudEvent, id)
+}
+
+// readSecretFile reads a secret from a file, without the line end that editors
+// put behind it.
+func readSecretFile(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("file %q does not exist", path)
+	}
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimRight(string(data), "\r\n")
+	if secret == "" {
+		return "", fmt.Errorf("file %q is empty", path)
+	}
+	return secret, nil
+}

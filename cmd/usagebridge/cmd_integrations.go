@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usagebridge/usagebridge/consumers/status"
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+	"github.com/usagebridge/usagebridge/pkg/vault"
+	"github.com/usagebridge/usagebridge/pkg/vendorapi"
+)
+
+func (c *cli) integrationsCommand() *cobra.Command {
+	return group("integrations", "Integrations: one vendor with one organization each",
+		c.integrationsAdd(), c.integrationsList(), c.integrationsShow())
+}
+
+// newIntegration is what a person says of an integration to be added.
+type newIntegration struct {
+	vendor, organization      string
+	dialect, apiURL, status   string
+	vendorToken, partnerToken string
+}
+
+func (c *cli) integrationsAdd() *cobra.Command {
+	var n newIntegration
+	var vendorFile, partnerFile string
+	cmd := &cobra.Command{
+		Use:   "add VENDOR/ORGANIZATION",
+		Short: "Add an integration; its tokens are stored as ciphertext",
+		Example: `  usagebridge integrations add acme/msp-0042 --dialect mspcentric \
+    --api-url https://sub.mspcentric.app/api \
+    --vendor-token-file vendor.token --partner-token-file partner.token`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if n.vendor, n.organization, err = parseIntegration(args[0]); err != nil {
+				return err
+			}
+			var vendorErr, partnerErr error
+			n.vendorToken, vendorErr = tokenFrom("--vendor-token-file", vendorFile)
+			n.partnerToken, partnerErr = tokenFrom("--partner-token-file", partnerFile)
+			if err := errors.Join(vendorErr, partnerErr); err != nil {
+				return usageError{err}
+			}
+			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+				if err := a.addIntegration(ctx, n); err != nil {
+					return err
+				}
+				c.say("integration %s added, status %s", args[0], n.status)
+				return nil
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&n.dialect, "dialect", string(vendorapi.MSPCentric), "the platform's variant of the API: mspcentric")
+	flags.StringVar(&n.apiURL, "api-url", "", "the API's address, such as https://sub.mspcentric.app/api; /vendor-api is appended")
+	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")
+	flags.StringVar(&partnerFile, "partner-token-file", "", "file with the partner token")
+	flags.StringVar(&n.status, "status", string(status.Inactive), "where the integration stands at the partner: inactive, mapping, pending or connected")
+	return cmd
+}
+
+func tokenFrom(flag, path string) (string, error) {
+	if path == "" {
+		return "", fmt.Errorf("%s is missing: want the path of a file with the token in it", flag)
+	}
+	token, err := readSecretFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	return token, nil
+}
+
+// addIntegration checks and seals what it is given, and records it.
+func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
+	name := n.vendor + "/" + n.organization
+	i := status.Integration{
+		Vendor:       n.vendor,
+		Organization: n.organization,
+		Dialect:      n.dialect,
+		APIURL:       strings.TrimRight(n.apiURL, "/"),
+		Status:       status.Status(n.status),
+		Since:        time.Now().UTC(),
+		Cause:        "added",
+		Created:      time.Now().UTC(),
+	}
+	_, clientErr := vendorapi.New(vendorapi.Config{
+		BaseURL: i.APIURL, Dialect: vendorapi.Dialect(n.dialect), Credentials: vendorapi.NewCredentials(n.vendorToken, n.partnerToken),
+	})
+	if err := errors.Join(i.Check(), clientErr); err != nil {
+		return usagef("integration %s: %w", name, err)
+	}
+	if _, err := a.broker.Vendor(ctx, n.vendor); err != nil {
+		return err
+	}
+	bucket, err := a.integrations(ctx)
+	if err != nil {
+		return err
+	}
+	keys, err := a.vault(ctx)
+	if err != nil {
+		return err
+	}
+	if err := seal(&i, keys, n); err != nil {
+		return err
+	}
+	err = bucket.Create(ctx, broker.IntegrationKey(n.vendor, n.organization), i)
+	if errors.Is(err, broker.ErrExists) {
+		return usagef("integration %s exists already; see `usagebridge integrations show %s`: %w", name, name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("add integration %s: %w", name, err)
+	}
+	return status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, status.Transition{
+		To: i.Status, Cause: i.Cause, Actor: "operator",
+	})
+}
+
+func seal(i *status.Integration, keys *vault.Vault, n newIntegration) (err error) {
+	if i.VendorToken, err = keys.Seal(vault.NewSecret(n.vendorToken), i.Name()); err != nil {
+		return fmt.Errorf("seal the vendor token: %w", err)
+	}
+	if i.PartnerToken, err = keys.Seal(vault.NewSecret(n.partnerToken), i.Name()); err != nil {
+		return fmt.Errorf("seal the partner token: %w", err)
+	}
+	// Ciphertext differs each time, so its digest changes with the tokens and
+	// says nothing about them.
+	sum := sha256.Sum256([]byte(i.APIURL + "\n" + i.VendorToken + "\n" + i.PartnerToken))
+	i.Credentials = hex.EncodeToString(sum[:8])
+	return nil
+}
+
+func (c *cli) integrationsList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls",
+		Short: "List integrations with their status",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+				list, err := a.listIntegrations(ctx)
+				if err != nil {
+					return err
+				}
+				if c.json {
+					return c.printJSON(views(list))
+				}
+				rows := make([][]string, 0, len(list))
+				for _, i := range list {
+					rows = append(rows, []string{printable(i.Name()), string(i.Status), ago(i.Since, time.Now()), gates(&i), i.Dialect, i.APIURL})
+				}
+				return c.table([]string{"INTEGRATION", "STATUS", "SINCE", "GATES", "DIALECT", "API"}, rows)
+			})
+		},
+	}
+}
+
+func (a *app) listIntegrations(ctx context.Context) ([]status.Integration, error) {
+	bucket, err := a.integrations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := bucket.All(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list integrations: %w", err)
+	}
+	list := make([]status.Integration, 0, len(all))
+	for _, i := range all {
+		list = append(list, i)
+	}
+	slices.SortFunc(list, func(a, b status.Integration) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, nil
+}
+
+// gates lists what keeps the integration from being sent to.
+func gates(i *status.Integration) string {
+	var closed []string
+	if i.Paused {
+		closed = append(closed, string(ledger.Paused))
+	}
+	if i.Hold != "" {
+		closed = append(closed, i.Hold)
+	}
+	if !i.Status.Ready() {
+		closed = append(closed, string(ledger.IntegrationNotReady))
+	}
+	if len(closed) == 0 {
+		return "open"
+	}
+	return strings.Join(closed, ",")
+}
+
+// integrationView is an integration as people and programs may see it: without
+// the sealed tokens.
+type integrationView struct {
+	Integration string        `json:"integration"`
+	Dialect     string        `json:"dialect"`
+	APIURL      string        `json:"api_url"`
+	Status      status.Status `json:"status"`
+	Since       time.Time     `json:"since"`
+	Cause       string        `json:"cause"`
+	Gates       string        `json:"gates"`
+	HoldSince   *time.Time    `json:"hold_since,omitempty"`
+	HoldMessage string        `json:"hold_message,omitempty"`
+	Created     time.Time     `json:"created"`
+}
+
+func view(i *status.Integration) integrationView {
+	v := integrationView{
+		Integration: i.Name(), Dialect: i.Dialect, APIURL: i.APIURL, Status: i.Status, Since: i.Since, Cause: i.Cause,
+		Gates: gates(i), HoldMessage: i.HoldMessage, Created: i.Created,
+	}
+	if i.Hold != "" {
+		v.HoldSince = &i.HoldSince
+	}
+	return v
+}
+
+func views(list []status.Integration) []integrationView {
+	shown := make([]integrationView, len(list))
+	for at := range list {
+		shown[at] = view(&list[at])
+	}
+	return shown
+}
+
+func (c *cli) integrationsShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show VENDOR/ORGANIZATION",
+		Short: "Show one integration: status, gates, and what a person must do now",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			vendor, organization, err := parseIntegration(args[0])
+			if err != nil {
+				return err
+			}
+			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+				i, err := a.integration(ctx, vendor, organization)
+				if err != nil {
+					return err
+				}
+				if c.json {
+					return c.printJSON(view(i))
+				}
+				now := time.Now()
+				rows := [][]string{
+					{"integration", printable(i.Name())},
+					{"status", fmt.Sprintf("%s, %s (%s)", i.Status, ago(i.Since, now), i.Cause)},
+					{"gates", gates(i)},
+					{"api", i.Dialect + " " + i.APIURL},
+					{"added", ago(i.Created, now)},
+				}
+				if i.Hold != "" {
+					rows = append(rows, []string{"partner said", printable(i.HoldMessage) + ", " + ago(i.HoldSince, now)})
+				}
+				return c.table(nil, append(rows, []string{"what now", whatNow(i)}))
+			})
+		},
+	}
+}
+
+// integration reads one record; a missing one is an error that a person
+// understands.
+func (a *app) integration(ctx context.Context, vendor, organization string) (*status.Integration, error) {
+	bucket, err := a.integrations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i, _, err := bucket.Get(ctx, broker.IntegrationKey(vendor, organization))
+	if errors.Is(err, broker.ErrNotFound) {
+		return nil, fmt.Errorf("integration %s/%s is unknown; `usagebridge integrations ls` lists the known ones: %w", vendor, organization, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &i, nil
+}
+
+// whatNow is what a person has to do next, in a sentence.
+func whatNow(i *status.Integration) string {
+	switch {
+	case i.Paused:
+		return "paused by an operator: nothing is sent"
+	case i.Hold == string(ledger.Unauthorized):
+		return "the partner refuses the tokens: get new ones; nothing is sent until then and no figure is lost"
+	case i.Hold == string(ledger.Anomaly):
+		return "the partner refuses with the words above: check the API address, or ask the platform; it is probed now and then"
+	}
+	switch i.Status {
+	case status.Inactive:
+		return "publish at least one account and one service; the partner is then told that mapping can begin"
+	case status.Mapping:
+		return "someone at the MSP must map accounts and services in the platform's wizard; counts are kept meanwhile"
+	case status.Pending:
+		return "nothing: the first accepted count makes it connected"
+	case status.Connected:
+		return "nothing"
+	}
+	return "the status is not one this version knows"
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// envPrefix begins the name of every environment variable of this program.
+const envPrefix = "USAGEBRIDGE"
+
+// Config is what the environment says. The desc of a field is the text of the
+// configuration table in the README.
+type Config struct {
+	NATSURL      string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
+	NATSCreds    string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`
+	NATSListen   string `envconfig:"NATS_LISTEN" default:"127.0.0.1:4222" desc:"Loopback address on which the embedded server takes publishers; port 0: any free one."`
+	StoreDir     string `envconfig:"STORE_DIR" desc:"Directory of the embedded server and of the master keyset. Empty: usagebridge in the user's data directory."`
+	StoreKeyFile string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
+	MasterKeyset string `envconfig:"MASTER_KEYSET" secret:"value" desc:"Keyset that seals the partner tokens: a path, or the JSON itself. Empty: master-keyset.json in STORE_DIR, made on first use (mode 0600)."`
+
+	Listen   string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"Address of metrics, health and ingest."`
+	WorkerID string `envconfig:"WORKER_ID" desc:"Name of this worker in leases, dead letters and the sync log. Empty: host name and process id."`
+
+	PartnerRate        float64       `envconfig:"PARTNER_RATE" default:"50" desc:"Calls per second for each integration; 0: no limit."`
+	PartnerConcurrency int           `envconfig:"PARTNER_CONCURRENCY" default:"16" desc:"Calls under way at once for each integration, 1 to 1024."`
+	PartnerTimeout     time.Duration `envconfig:"PARTNER_TIMEOUT" default:"10s" desc:"Longest time for one call, up to 12s: a worker must be able to end its calls while its lease lasts."`
+	PartnerAttempts    int           `envconfig:"PARTNER_ATTEMPTS" default:"50" desc:"Calls for one figure without a usable answer before it is dead (undeliverable)."`
+	RetryMin           time.Duration `envconfig:"RETRY_MIN" default:"1s" desc:"Ceiling of the first wait before a retry; doubled each time, with full jitter."`
+	RetryMax           time.Duration `envconfig:"RETRY_MAX" default:"5m" desc:"Ceiling of every wait before a retry."`
+	ProbeMin           time.Duration `envconfig:"PROBE_MIN" default:"15m" desc:"First interval at which a held integration is probed with one call; doubled each time."`
+	ProbeMax           time.Duration `envconfig:"PROBE_MAX" default:"24h" desc:"Longest interval between probes."`
+	Linger             time.Duration `envconfig:"LINGER" default:"200ms" desc:"How long a changed figure waits for further changes before it is sent; 0: not at all."`
+
+	FoldBatch   int           `envconfig:"FOLD_BATCH" default:"500" desc:"Most messages folded together, 1 to 1000."`
+	FoldWait    time.Duration `envconfig:"FOLD_WAIT" default:"100ms" desc:"Longest wait for a batch to fill."`
+	TooFarAhead time.Duration `envconfig:"TOO_FAR_AHEAD" default:"5m" desc:"An event whose time is later than this after its arrival is dead (too_far_ahead)."`
+	TooOld      time.Duration `envconfig:"TOO_OLD" default:"840h" desc:"An event whose time is earlier than this before its arrival is dead (too_old); 0: no limit."`
+
+	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
+	LogFormat string `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text or auto (text on a terminal)."`
+}
+
+// loadConfig reads the environment and checks all of it at once.
+func loadConfig() (Config, error) {
+	var c Config
+	if err := envconfig.Process(envPrefix, &c); err != nil {
+		if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
+			return c, usagef("%s: %q is no %s", parse.KeyName, cut(parse.Value, 40), plainType(parse.TypeName))
+		}
+		return c, usagef("environment: %w", err)
+	}
+	if c.StoreDir == "" {
+		dir, err := dataDir()
+		if err != nil {
+			return c, usagef("%s_STORE_DIR is not set and no data directory is known: %w", envPrefix, err)
+		}
+		c.StoreDir = dir
+	}
+	if c.WorkerID == "" {
+		c.WorkerID = defaultWorkerID()
+	}
+	if err := errors.Join(c.check()...); err != nil {
+		return c, usageError{err}
+	}
+	return c, nil
+}
+
+func plainType(name string) string {
+	switch name {
+	case "time.Duration":
+		return "duration such as 200ms, 15m or 24h"
+	case "int", "float64":
+		return "number"
+	}
+	return name
+}
+
+func dataDir() (string, error) {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "usagebridge"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".local", "share", "usagebridge"), nil
+}
+
+func defaultWorkerID() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "worker"
+	}
+	return fmt.Sprintf("%s-%d", host, os.Getpid())
+}
+
+// check lists everything that is wrong with the configuration.
+func (c *Config) check() []error {
+	var errs []error
+	complain := func(bad bool, name, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf("%s_%s: "+format, append([]any{envPrefix, name}, args...)...))
+		}
+	}
+	for address := range strings.SplitSeq(c.NATSURL, ",") {
+		if address == "" {
+			continue
+		}
+		u, err := url.Parse(address)
+		complain(err != nil || u.Host == "", "NATS_URL", "want an address such as nats://nats.example:4222")
+	}
+	_, _, err := net.SplitHostPort(c.Listen)
+	complain(err != nil, "LISTEN", "%q: want host:port", c.Listen)
+	_, _, err = net.SplitHostPort(c.NATSListen)
+	complain(err != nil, "NATS_LISTEN", "%q: want host:port", c.NATSListen)
+	complain(c.PartnerRate < 0, "PARTNER_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerRate)
+	complain(c.PartnerConcurrency < 1 || c.PartnerConcurrency > 1024, "PARTNER_CONCURRENCY", "%d: want 1 to 1024", c.PartnerConcurrency)
+	complain(c.PartnerTimeout <= 0 || c.PartnerTimeout > 12*time.Second, "PARTNER_TIMEOUT", "%v: want more than 0, at most 12s", c.PartnerTimeout)
+	complain(c.PartnerAttempts < 1, "PARTNER_ATTEMPTS", "%d: want 1 or more", c.PartnerAttempts)
+	complain(c.RetryMin <= 0 || c.RetryMax < c.RetryMin, "RETRY_MIN", "%v up to RETRY_MAX %v: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
+	complain(c.ProbeMin <= 0 || c.ProbeMax < c.ProbeMin, "PROBE_MIN", "%v up to PROBE_MAX %v: want 0 < min ≤ max", c.ProbeMin, c.ProbeMax)
+	complain(c.Linger < 0, "LINGER", "%v: want 0 or more", c.Linger)
+	complain(c.FoldBatch < 1 || c.FoldBatch > 1000, "FOLD_BATCH", "%d: want 1 to 1000", c.FoldBatch)
+	complain(c.FoldWait <= 0, "FOLD_WAIT", "%v: want more than 0", c.FoldWait)
+	complain(c.TooFarAhead <= 0, "TOO_FAR_AHEAD", "%v: want more than 0", c.TooFarAhead)
+	complain(c.TooOld < 0, "TOO_OLD", "%v: want 0 or more", c.TooOld)
+	_, err = logLevel(c.LogLevel)
+	complain(err != nil, "LOG_LEVEL", "%q: want debug, info, warn or error", c.LogLevel)
+	complain(c.LogFormat != "json" && c.LogFormat != "text" && c.LogFormat != "auto", "LOG_FORMAT", "%q: want json, text or auto", c.LogFormat)
+	return errs
+}
+
+// setting is one variable of the configuration, for people.
+type setting struct {
+	Name    string `json:"name"`
+	Value   string `json:"value"`
+	Default string `json:"default"`
+	Source  string `json:"source"` // environment or default
+	Desc    string `json:"description"`
+}
+
+// settings lists every variable with its effective value; secrets are masked.
+func (c *Config) settings() []setting {
+	var list []setting
+	value := reflect.ValueOf(c).Elem()
+	for i := range value.NumField() {
+		field := value.Type().Field(i)
+		s := setting{
+			Name:    envPrefix + "_" + field.Tag.Get("envconfig"),
+			Value:   fmt.Sprint(value.Field(i).Interface()),
+			Default: field.Tag.Get("default"),
+			Source:  "default",
+			Desc:    field.Tag.Get("desc"),
+		}
+		if _, set := os.LookupEnv(s.Name); set {
+			s.Source = "environment"
+		}
+		s.Value = mask(s.Value, field.Tag.Get("secret"))
+		list = append(list, s)
+	}
+	return list
+}
+
+// mask hides what is secret in a value: all of it, or the user info of URLs.
+func mask(value, secret string) string {
+	switch {
+	case value == "" || secret == "":
+		return value
+	case secret == "url":
+		var shown []string
+		for address := range strings.SplitSeq(value, ",") {
+			u, err := url.Parse(address)
+			if err != nil {
+				return "***"
+			}
+			if u.User != nil {
+				u.User = url.User("***")
+			}
+			shown = append(shown, u.String())
+		}
+		return strings.Join(shown, ",")
+	case strings.HasPrefix(strings.TrimSpace(value), "{"):
+		return "***"
+	}
+	return value // a path
+}
+
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return text[:n] + "…"
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/usagebridge/usagebridge/consumers/catalog"
+	"github.com/usagebridge/usagebridge/consumers/status"
+	"github.com/usagebridge/usagebridge/consumers/usage"
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/vault"
+	"github.com/usagebridge/usagebridge/pkg/vendorapi"
+	"github.com/usagebridge/usagebridge/pkg/worker"
+)
+
+// engine is one worker with everything it needs: this is where the packages
+// are put together.
+type engine struct {
+	app          *app
+	worker       *worker.Worker
+	integrations *broker.Bucket[status.Integration]
+	vault        *vault.Vault
+	transport    http.RoundTripper
+}
+
+func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*engine, error) {
+	integrations, err := a.integrations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := a.vault(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{app: a, integrations: integrations, vault: keys, transport: vendorapi.NewTransport(a.config.PartnerConcurrency)}
+	if err := e.checkKeys(ctx); err != nil {
+		return nil, err
+	}
+	tracker := status.NewTracker(statusRecords{integrations}, statusLog{a.broker}, "worker "+a.config.WorkerID, a.log)
+	e.worker = worker.New(worker.Config{
+		ID:      a.config.WorkerID,
+		Backend: backend(a),
+		Meanings: map[string]worker.Meaning{
+			event.TypeCount:   usage.Count,
+			event.TypeAccount: catalog.Account,
+			event.TypeService: catalog.Service,
+		},
+		Limits:      e.limits(),
+		Delivery:    deliveryConfig(a.config),
+		CallTimeout: a.config.PartnerTimeout,
+		LeaseTTL:    broker.LeaseTTL,
+		Signal:      tracker.Observe,
+		Metrics:     worker.NewMetrics(registry),
+		Logger:      a.log,
+	})
+	return e, nil
+}
+
+func (e *engine) limits() event.Limits {
+	return event.Limits{Ahead: e.app.config.TooFarAhead, Lateness: e.app.config.TooOld}
+}
+
+func deliveryConfig(c Config) delivery.Config {
+	d := delivery.Config{
+		Rate:        c.PartnerRate,
+		Concurrency: c.PartnerConcurrency,
+		Linger:      c.Linger,
+		RetryMin:    c.RetryMin,
+		RetryMax:    c.RetryMax,
+		Attempts:    c.PartnerAttempts,
+		ProbeMin:    c.ProbeMin,
+		ProbeMax:    c.ProbeMax,
+	}
+	if c.Linger == 0 {
+		d.Linger = -1 // none, where 0 means the default
+	}
+	return d
+}
+
+// backend fits the broker to what a worker stands on.
+func backend(a *app) worker.Backend {
+	return worker.Backend{
+		Vendors: func(ctx context.Context) ([]worker.Vendor, error) {
+			found, err := a.broker.Vendors(ctx)
+			if err != nil {
+				return nil, err
+			}
+			vendors := make([]worker.Vendor, len(found))
+			for i, v := range found {
+				vendors[i] = worker.Vendor{Name: v.Name, Partitions: v.Partitions}
+			}
+			return vendors, nil
+		},
+		Lease: func(ctx context.Context, vendor string, partition int) (worker.Lease, error) {
+			l, err := a.broker.Lease(ctx, vendor, partition, a.config.WorkerID)
+			if err != nil {
+				return nil, leased(err)
+			}
+			return lease{l}, nil
+		},
+		Source: func(ctx context.Context, vendor string, partition int) (worker.Source, error) {
+			return a.broker.Source(ctx, vendor, partition, broker.SourceConfig{MaxBatch: a.config.FoldBatch, MaxWait: a.config.FoldWait})
+		},
+		Store:     func(vendor string) worker.Store { return a.broker.Ledger(vendor) },
+		Records:   a.broker,
+		Partition: broker.Partition,
+	}
+}
+
+// lease puts the broker's errors into the worker's words.
+type lease struct{ *broker.Lease }
+
+// Renew keeps the lease for another while.
+func (l lease) Renew(ctx context.Context) error { return leased(l.Lease.Renew(ctx)) }
+
+func leased(err error) error {
+	if errors.Is(err, broker.ErrLeased) || errors.Is(err, broker.ErrLeaseLost) {
+		return fmt.Errorf("%w: %w", worker.ErrLeased, err)
+	}
+	return err
+}
+
+// run works until ctx ends, then stops gracefully.
+func (e *engine) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.worker.Run(ctx) })
+	group.Go(func() error { return e.follow(ctx) })
+	return group.Wait()
+}
+
+// follow tells the worker of every integration and of every change to one.
+func (e *engine) follow(ctx context.Context) error {
+	err := e.integrations.Watch(ctx, func(key string, i *status.Integration) error {
+		vendor, organization, err := broker.ParseIntegrationKey(key)
+		if err != nil {
+			e.app.log.Warn("integration with an unreadable key left alone", "key", key, "err", err)
+			return nil //nolint:nilerr // one bad record must not stop the others
+		}
+		link := delivery.Link{}
+		if i != nil {
+			link = e.link(i)
+		}
+		e.worker.SetLink(vendor, organization, link)
+		return nil
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("follow integrations: %w", err)
+}
+
+// link makes what a lane must know out of the record. When the tokens cannot
+// be opened the lane gets no partner, and holds everything.
+func (e *engine) link(i *status.Integration) delivery.Link {
+	link := delivery.Link{
+		Ready:       i.Status.Ready(),
+		Connected:   i.Status == status.Connected && i.Hold == "",
+		Setup:       i.Status == status.Inactive,
+		Paused:      i.Paused,
+		Credentials: i.Credentials,
+	}
+	client, err := e.client(i)
+	if err != nil {
+		e.app.log.Error("integration cannot be used", "vendor", i.Vendor, "organization", i.Organization, "err", err)
+		return link
+	}
+	link.Partner = partner{client}
+	return link
+}
+
+func (e *engine) client(i *status.Integration) (*vendorapi.Client, error) {
+	vendorToken, err := e.vault.Open(i.VendorToken, i.Name())
+	if err != nil {
+		return nil, fmt.Errorf("open the vendor token of %s: %w", i.Name(), err)
+	}
+	partnerToken, err := e.vault.Open(i.PartnerToken, i.Name())
+	if err != nil {
+		return nil, fmt.Errorf("open the partner token of %s: %w", i.Name(), err)
+	}
+	return vendorapi.New(vendorapi.Config{
+		BaseURL:     i.APIURL,
+		Dialect:     vendorapi.Dialect(i.Dialect),
+		Credentials: vendorapi.NewCredentials(vendorToken.Reveal(), partnerToken.Reveal()),
+		Transport:   e.transport,
+		Timeout:     e.app.config.PartnerTimeout,
+	})
+}
+
+// checkKeys refuses to start with a keyset that opens none of the tokens: it
+// is the wrong one, and going on would hold every figure without a word.
+func (e *engine) checkKeys(ctx context.Context) error {
+	all, err := e.integrations.All(ctx)
+	if err != nil {
+		return fmt.Errorf("list integrations: %w", err)
+	}
+	var failures []error
+	for _, i := range all {
+		if _, err := e.client(&i); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	if len(all) > 0 && len(failures) == len(all) {
+		return usagef("no integration can be used; is %s_MASTER_KEYSET the keyset with which they were added? %w", envPrefix, errors.Join(failures...))
+	}
+	return nil
+}

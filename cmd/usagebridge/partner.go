@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/usagebridge/usagebridge/consumers/catalog"
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+	"github.com/usagebridge/usagebridge/pkg/vendorapi"
+)
+
+// partner makes a lane's calls through the Vendor-API (delivery.Partner).
+type partner struct{ client *vendorapi.Client }
+
+// Send posts an account, a service or a count.
+func (p partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
+	if t.Key.Kind == ledger.Count {
+		return answer(p.client.PostCount(ctx, vendorapi.Count{
+			AccountID: t.Key.Account,
+			ServiceID: t.Key.Service,
+			Units:     json.Number(event.Units(t.Figure.Value.Units).String()),
+		}))
+	}
+	properties, err := catalog.ParseProperties(t.Figure.Value)
+	if err != nil {
+		return delivery.Answer{Class: delivery.Rejected, Message: err.Error(), At: time.Now()}
+	}
+	if t.Key.Kind == ledger.Account {
+		return answer(p.client.PostAccount(ctx, vendorapi.Account{
+			ID: t.Key.Account, Name: properties.Name, ExternalID: properties.ExternalID,
+		}))
+	}
+	return answer(p.client.PostService(ctx, vendorapi.Service{
+		ID: t.Key.Service, Name: properties.Name, Description: properties.Description,
+	}))
+}
+
+// SetMapping tells the partner that the catalog is posted.
+func (p partner) SetMapping(ctx context.Context) delivery.Answer {
+	result, err := p.client.SetMapping(ctx)
+	a := answer(result.Result, err)
+	a.Observed = result.Status
+	return a
+}
+
+// answer puts what the client says into the words of delivery.
+func answer(r vendorapi.Result, err error) delivery.Answer {
+	a := delivery.Answer{
+		Class:     delivery.Accepted,
+		Status:    r.StatusCode,
+		Message:   r.Message,
+		RequestID: r.RequestID,
+		At:        time.Now(),
+		Duration:  r.Duration,
+	}
+	if err == nil {
+		return a
+	}
+	var failure *vendorapi.Error
+	if !errors.As(err, &failure) {
+		a.Class, a.Message = delivery.Unavailable, err.Error()
+		return a
+	}
+	a.Class = classes[failure.Class()]
+	a.RetryAfter, _ = failure.RetryAfter()
+	return a
+}
+
+// classes says what each class of failure means for a lane. An answer outside
+// the protocol, such as a redirect, points to a wrong address: nothing that
+// the vendor sent is at fault, so the integration waits and nothing is dead.
+var classes = map[vendorapi.Class]delivery.Class{
+	vendorapi.Unauthorized: delivery.Unauthorized,
+	vendorapi.Anomaly:      delivery.Suspected,
+	vendorapi.NotFound:     delivery.NotFound,
+	vendorapi.NotReady:     delivery.NotReady,
+	vendorapi.Throttled:    delivery.Throttled,
+	vendorapi.Rejected:     delivery.Rejected,
+	vendorapi.Unavailable:  delivery.Unavailable,
+	vendorapi.Network:      delivery.Unavailable,
+	vendorapi.Unexpected:   delivery.Suspected,
+	vendorapi.Cancelled:    delivery.Stopped,
+}

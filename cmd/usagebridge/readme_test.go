@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/usagebridge/usagebridge/pkg/console"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/worker"
+)
+
+//go:generate go test -run TestTheTablesInTheReadmeAreCurrent -update .
+
+var update = flag.Bool("update", false, "write the generated parts of the README")
+
+const readme = "../../README.md"
+
+func TestTheTablesInTheReadmeAreCurrent(t *testing.T) {
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config, metrics bytes.Buffer
+	writeConfigTable(&config)
+	writeMetricsTable(t, &metrics)
+	want := replaceBetween(t, string(text), "config", config.String())
+	want = replaceBetween(t, want, "metrics", metrics.String())
+	if *update {
+		if err := os.WriteFile(readme, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(text) != want {
+		t.Error("README.md: the tables differ from the code; run `make generate`")
+	}
+	if lines := strings.Count(want, "\n"); lines > 250 {
+		t.Errorf("README.md has %d lines, want at most 250", lines)
+	}
+}
+
+// replaceBetween replaces what stands between the markers of a part.
+func replaceBetween(t *testing.T, text, part, content string) string {
+	t.Helper()
+	begin, end := "<!-- "+part+":begin -->\n", "<!-- "+part+":end -->"
+	before, rest, found := strings.Cut(text, begin)
+	_, after, closed := strings.Cut(rest, end)
+	if !found || !closed {
+		t.Fatalf("README.md has no part between %q and %q", begin, end)
+	}
+	return before + begin + content + end + after
+}
+
+var descPattern = regexp.MustCompile(`fqName: "([^"]+)", help: "((?:[^"\\]|\\.)*)",(?: unit: "[^"]*",)? constLabels: {.*}, variableLabels: {([^}]*)}`)
+
+// writeMetricsTable lists every metric that a worker registers.
+func writeMetricsTable(t *testing.T, w io.Writer) {
+	t.Helper()
+	registry := newRegistry()
+	worker.NewMetrics(registry)
+	console.New(console.Config{
+		Gatherer: registry, Registerer: registry, Logger: slog.New(slog.DiscardHandler),
+		Ready:   func() error { return nil },
+		Publish: func(context.Context, *event.Event) (console.Receipt, error) { return console.Receipt{}, nil },
+	})
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		registry.Describe(descs)
+		close(descs)
+	}()
+	var rows []string
+	for d := range descs {
+		m := descPattern.FindStringSubmatch(d.String())
+		if m == nil {
+			t.Fatalf("metric description %q is not understood", d)
+		}
+		rows = append(rows, "| `"+m[1]+"` | "+strings.ReplaceAll(m[3], ",", ", ")+" | "+m[2]+" |\n")
+	}
+	slices.Sort(rows)
+	_, _ = io.WriteString(w, "| metric | labels | meaning |\n| --- | --- | --- |\n"+strings.Join(rows, ""))
+}

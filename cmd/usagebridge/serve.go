@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/console"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/publisher"
+)
+
+// setupPoll is how often a worker looks whether anything has been set up.
+const setupPoll = 2 * time.Second
+
+// runWith works until ctx ends and serves HTTP on the listener meanwhile.
+func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *prometheus.Registry) error {
+	served := console.New(console.Config{
+		Gatherer:   registry,
+		Registerer: registry,
+		Ready:      e.ready,
+		Publish:    (&ingest{app: e.app, publishers: map[string]*publisher.Publisher{}}).publish,
+		Limits:     e.limits(),
+		Logger:     e.app.log,
+	})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.run(ctx) })
+	group.Go(func() error { return served.Serve(ctx, listener) })
+	return group.Wait()
+}
+
+// ready says why the worker cannot do its work now, if so.
+func (e *engine) ready() error {
+	if !e.app.broker.Conn().IsConnected() {
+		return errors.New("not connected to NATS")
+	}
+	return nil
+}
+
+// ingest publishes what comes over HTTP, as any publisher would.
+type ingest struct {
+	app        *app
+	mu         sync.Mutex
+	publishers map[string]*publisher.Publisher // by vendor
+}
+
+func (i *ingest) publish(ctx context.Context, e *event.Event) (console.Receipt, error) {
+	p, err := i.publisher(ctx, e.Vendor)
+	if err != nil {
+		return console.Receipt{}, err
+	}
+	ack, err := p.Publish(ctx, e)
+	if errors.Is(err, publisher.ErrTooLarge) || errors.Is(err, publisher.ErrDenied) {
+		err = permanent{err}
+	}
+	return console.Receipt{Stream: ack.Stream, Sequence: ack.Sequence, Duplicate: ack.Duplicate}, err
+}
+
+// permanent marks what trying again does not mend.
+type permanent struct{ error }
+
+// Permanent is true.
+func (permanent) Permanent() bool { return true }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// publisher is the publisher of a vendor that is set up; one that anybody
+// makes up gets none.
+func (i *ingest) publisher(ctx context.Context, vendor string) (*publisher.Publisher, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if p := i.publishers[vendor]; p != nil {
+		return p, nil
+	}
+	if _, err := i.app.broker.Vendor(ctx, vendor); err != nil {
+		if errors.Is(err, broker.ErrNoVendor) {
+			err = permanent{err}
+		}
+		return nil, err
+	}
+	p, err := publisher.New(i.app.broker.Conn(), publisher.Config{Vendor: vendor, Source: "//usagebridge/ingest"})
+	if err != nil {
+		return nil, err
+	}
+	i.publishers[vendor] = p
+	return p, nil
+}
+
+// waitForSetup waits until `usagebridge init` has been run once, saying so:
+// a worker may well be started first.
+func (a *app) waitForSetup(ctx context.Context) error {
+	said := false
+	for {
+		_, err := a.integrations(ctx)
+		if !errors.Is(err, jetstream.ErrBucketNotFound) {
+			return err
+		}
+		if !said {
+			a.log.Warn("nothing is set up yet, waiting", "try", "usagebridge init --vendor NAME", "err", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the first vendor: %w", ctx.Err())
+		case <-time.After(setupPoll):
+		}
+	}
+}
