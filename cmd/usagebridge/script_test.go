@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/sandbox"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"usagebridge": main})
+}
+
+// TestScripts runs the commands as a person does. Each script has a store of
+// its own, and a partner of its own at $PARTNER with the integration acme/msp-1.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup:               furnishScript,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"eventually": eventually,
+			"serving":    serving,
+			"append":     appendMessage,
+			"faults":     setFaults,
+		},
+	})
+}
+
+func furnishScript(env *testscript.Env) error {
+	played := sandbox.New(sandbox.Config{
+		Human: sandbox.HumanAuto, HumanDelay: 10 * time.Millisecond,
+		Integrations: []sandbox.Integration{{Name: "acme/msp-1", VendorToken: "v-token", PartnerToken: "p-token"}},
+	})
+	server := httptest.NewServer(played.Handler())
+	env.Defer(func() {
+		played.Close()
+		server.Close()
+	})
+	for name, value := range map[string]string{
+		"PARTNER":                 server.URL,
+		"USAGEBRIDGE_STORE_DIR":   filepath.Join(env.WorkDir, "store"),
+		"USAGEBRIDGE_NATS_LISTEN": "127.0.0.1:0",
+		"USAGEBRIDGE_LISTEN":      "127.0.0.1:0",
+		"USAGEBRIDGE_WORKER_ID":   "worker-1",
+		"USAGEBRIDGE_LINGER":      "10ms",
+		"USAGEBRIDGE_PROBE_MIN":   "200ms",
+		"USAGEBRIDGE_PROBE_MAX":   "200ms",
+		"USAGEBRIDGE_TOO_OLD":     "0", // the times in scripts are fixed
+	} {
+		env.Setenv(name, value)
+	}
+	return nil
+}
+
+const (
+	patience = 20 * time.Second
+	pause    = 50 * time.Millisecond
+)
+
+// poll asks done again and again until it is.
+func poll(ts *testscript.TestScript, done func() bool, otherwise string, args ...any) {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); !done(); <-ticker.C {
+		if time.Now().After(deadline) {
+			ts.Fatalf(otherwise, args...)
+		}
+	}
+}
+
+// eventually PATTERN COMMAND… runs the command until its output matches.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN COMMAND…")
+	}
+	pattern := regexp.MustCompile(args[0])
+	poll(ts, func() bool {
+		_ = ts.Exec(args[1], args[2:]...) // what it says counts
+		return pattern.MatchString(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+	}, "%q never said %q", args[1:], args[0])
+}
+
+// serving waits until a worker in the background has opened the store: before,
+// any other command would open it itself.
+func serving(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: serving")
+	}
+	poll(ts, func() bool {
+		_, running, err := broker.FindEmbedded(ts.Getenv("USAGEBRIDGE_STORE_DIR"))
+		return err == nil && running
+	}, "no worker opened the store")
+}
+
+// append SUBJECT FILE publishes the file as it is, as any NATS client can.
+func appendMessage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: append SUBJECT FILE")
+	}
+	url, _, err := broker.FindEmbedded(ts.Getenv("USAGEBRIDGE_STORE_DIR"))
+	ts.Check(err)
+	b, err := broker.Connect(context.Background(), broker.Config{URL: url})
+	ts.Check(err)
+	defer b.Close()
+	ts.Check(b.Append(context.Background(), args[0], nil, []byte(ts.ReadFile(args[1])), ""))
+}
+
+// faults FILE makes the partner fail as the plan in the file says.
+func setFaults(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: faults FILE")
+	}
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodPut, ts.Getenv("PARTNER")+"/sandbox/faults",
+		bytes.NewReader([]byte(ts.ReadFile(args[0]))))
+	ts.Check(err)
+	answer, err := http.DefaultClient.Do(request)
+	ts.Check(err)
+	ts.Check(answer.Body.Close())
+	if answer.StatusCode != http.StatusNoContent {
+		ts.Fatalf("the partner answered %s to the fault plan", answer.Status)
+	}
+}
