@@ -201,7 +201,7 @@ func resolves(doc any, ref string) bool {
 		_, err := fs.Stat(schemas.FS(), strings.TrimPrefix(ref, "./"))
 		return err == nil
 	}
-	for _, key := range strings.Split(path, "/") {
+	for key := range strings.SplitSeq(path, "/") {
 		object, ok := doc.(map[string]any)
 		if !ok || object[key] == nil {
 			return false

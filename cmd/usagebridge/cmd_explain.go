@@ -162,7 +162,7 @@ func (s *search) explain(ctx context.Context, o *occurrence) ([]explanation, err
 		return nil, err
 	}
 	if o.fault != nil {
-		return []explanation{explainDead(o, letter)}, nil
+		return []explanation{explainDead(o, letter)}, nil //nolint:nilerr // the fault is what is explained
 	}
 	if place := o.message.Stream + "/" + o.event.Arrival.String(); letter == nil && place != o.place() {
 		// A figure that was given up is parked where its original arrived.
@@ -188,7 +188,7 @@ func (s *search) explain(ctx context.Context, o *occurrence) ([]explanation, err
 func (s *search) letter(ctx context.Context, id string) (*broker.StoredLetter, error) {
 	l, err := s.app.broker.Letter(ctx, id)
 	if errors.Is(err, broker.ErrNoLetter) {
-		return nil, nil //nolint:nilnil // the absence of a letter is no error
+		return nil, nil // the absence of a letter is no error
 	}
 	if err != nil {
 		return nil, err

@@ -209,7 +209,8 @@ func TestAKilledWorkerChangesNothingInTheEnd(t *testing.T) {
 	if err := <-published; err != nil {
 		t.Fatal(err)
 	}
-	defer s.worker()()
+	kill := s.worker()
+	defer kill()
 	eventuallyTrue(t, 2*time.Minute, "every key has the newest figure", func() bool {
 		return s.right() == crashAccounts*crashServices
 	})
@@ -224,7 +225,8 @@ func TestBadWeatherEndsExactWithFewCalls(t *testing.T) {
 		{Name: "too fast", Operation: sandbox.OperationCount, First: 3, Effect: sandbox.StatusBefore, Status: 429, RetryAfter: time.Second},
 		{Name: "torn", Operation: sandbox.OperationCount, Probability: 0.05, Effect: sandbox.ResetAfter},
 	}})
-	defer s.worker()()
+	kill := s.worker()
+	defer kill()
 	if err := s.publish(); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -67,6 +66,8 @@ func (c *cli) demo(ctx context.Context, o demoOptions, config Config) error {
 	d := &demo{cli: c, options: o, config: demoConfig(config, dir), registry: newRegistry(), began: time.Now(), afternoon: make(chan struct{})}
 	d.plan = newDemoPlan(o.seed, o.events, d.began)
 
+	c.say("usagebridge demo: seed %d, %s unit counts of %d MSPs, a partner with a bad day", o.seed, thousands(o.events), len(demoOrganizations()))
+
 	log := newLogger(c.stderr, d.config.LogLevel, d.config.LogFormat)
 	if d.app, err = openApp(ctx, d.config, log); err != nil {
 		return err
@@ -110,10 +111,10 @@ func (d *demo) furnish(ctx context.Context, log *slog.Logger) (undo func(), err 
 	}
 	var integrations []sandbox.Integration
 	for i, name := range demoIntegrations() {
-		integrations = append(integrations, sandbox.Integration{Name: name, VendorToken: "demo-vendor-token", PartnerToken: fmt.Sprintf("demo-partner-token-%d", i)})
+		integrations = append(integrations, sandbox.Integration{Name: name, VendorToken: "demo-vendor-token", PartnerToken: fmt.Sprintf("demo-partner-token-%d", i)}) //nolint:gosec // made up for a partner that is played
 	}
 	d.partner = sandbox.New(sandbox.Config{Integrations: integrations, HumanDelay: demoHumanDelay, Faults: demoFaults(d.plan.seed)})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the sandbox partner: %w", err)
 	}
@@ -168,7 +169,7 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", d.config.Listen)
+	listener, err := listen(ctx, d.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for metrics: %w", err)
 	}
@@ -230,7 +231,7 @@ func (d *demo) play(ctx context.Context) error {
 	defer func() {
 		if fed != nil { // on the way out by an error
 			stop()
-			<-fed
+			<-fed //nolint:errcheck // another error is on its way already
 		}
 	}()
 	var deadline <-chan time.Time

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -51,9 +52,7 @@ func perfect(plan *demoPlan) *demoEvidence {
 	for _, organization := range demoOrganizations() {
 		seen.partner.Integrations = append(seen.partner.Integrations, *reports[organization])
 	}
-	for reason, n := range want.dead {
-		seen.letters[reason] = n
-	}
+	maps.Copy(seen.letters, want.dead)
 	seen.dispositions = map[ledger.Disposition]int{
 		ledger.Applied: want.keys(), ledger.Duplicate: want.recent, ledger.Dead: want.deadLetters(),
 		ledger.Superseded: want.events - want.keys() - want.recent - want.deadLetters(),

@@ -189,7 +189,7 @@ func (p *planner) moments(n int) []sentFigure {
 	for i := range figures {
 		at := i
 		if i >= len(p.keys) {
-			at = int(zipf.Uint64()) //nolint:gosec // less than the number of keys
+			at = int(zipf.Uint64())
 		}
 		key := p.keys[at]
 		when := p.plan.start.Add(-time.Second - p.within(24*time.Hour))

@@ -45,13 +45,9 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	}
 	tracker := status.NewTracker(statusRecords{integrations}, statusLog{a.broker}, "worker "+a.config.WorkerID, a.log)
 	e.worker = worker.New(worker.Config{
-		ID:      a.config.WorkerID,
-		Backend: backend(a),
-		Meanings: map[string]worker.Meaning{
-			event.TypeCount:   usage.Count,
-			event.TypeAccount: catalog.Account,
-			event.TypeService: catalog.Service,
-		},
+		ID:          a.config.WorkerID,
+		Backend:     backend(a),
+		Meanings:    meanings(),
 		Limits:      e.limits(),
 		Delivery:    deliveryConfig(a.config),
 		CallTimeout: a.config.PartnerTimeout,
@@ -82,6 +78,15 @@ func deliveryConfig(c Config) delivery.Config {
 		d.Linger = -1 // none, where 0 means the default
 	}
 	return d
+}
+
+// meanings is what each type of event does to the ledger.
+func meanings() map[string]worker.Meaning {
+	return map[string]worker.Meaning{
+		event.TypeCount:   usage.Count,
+		event.TypeAccount: catalog.Account,
+		event.TypeService: catalog.Service,
+	}
 }
 
 // backend fits the broker to what a worker stands on.
@@ -141,7 +146,7 @@ func (e *engine) follow(ctx context.Context) error {
 		vendor, organization, err := broker.ParseIntegrationKey(key)
 		if err != nil {
 			e.app.log.Warn("integration with an unreadable key left alone", "key", key, "err", err)
-			return nil //nolint:nilerr // one bad record must not stop the others
+			return nil // one bad record must not stop the others
 		}
 		link := delivery.Link{}
 		if i != nil {
@@ -151,7 +156,7 @@ func (e *engine) follow(ctx context.Context) error {
 		return nil
 	})
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // told to stop: what Watch says of it is no news
 	}
 	return fmt.Errorf("follow integrations: %w", err)
 }

@@ -9,23 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/usagebridge/usagebridge/consumers/catalog"
-	"github.com/usagebridge/usagebridge/consumers/usage"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
-	"github.com/usagebridge/usagebridge/pkg/worker"
 )
-
-// meanings is what each type of event does to the ledger.
-func meanings() map[string]worker.Meaning {
-	return map[string]worker.Meaning{
-		event.TypeCount:   usage.Count,
-		event.TypeAccount: catalog.Account,
-		event.TypeService: catalog.Service,
-	}
-}
 
 // occurrence is one place of the log at which an event stands.
 type occurrence struct {

@@ -32,7 +32,9 @@ func (c told) event() *event.Event {
 	}
 }
 
-func stored(sequence int) time.Time { return noon.Add(24*time.Hour + time.Duration(sequence)*time.Second) }
+func stored(sequence int) time.Time {
+	return noon.Add(24*time.Hour + time.Duration(sequence)*time.Second)
+}
 
 // logOf stores the counts one after the other, from sequence 1.
 func logOf(counts ...told) []occurrence {

@@ -78,8 +78,8 @@ func (b *Bucket[T]) Create(ctx context.Context, key string, record T) error {
 	return nil
 }
 
-// Update reads the record, lets change change it, and stores it if nobody
-// else has stored another meanwhile; otherwise it starts again, so change may
+// Update reads the record, lets change edit it, and stores it if nobody else
+// has stored another meanwhile; otherwise it starts again, so change may
 // be called more than once. An error of change ends it and comes back. The
 // result is the record as stored.
 func (b *Bucket[T]) Update(ctx context.Context, key string, change func(*T) error) (T, error) {

@@ -176,7 +176,7 @@ func (b *Broker) last(ctx context.Context, stream, subject string) (*jetstream.R
 	}
 	m, err := s.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil //nolint:nilnil // the absence of a message is no error
+		return nil, nil // the absence of a message is no error
 	}
 	return m, err
 }
@@ -209,8 +209,7 @@ func publicURL(addresses string) string {
 
 // withoutURL takes the address out of a parse error: it may hold a password.
 func withoutURL(err error) error {
-	var parse *url.Error
-	if errors.As(err, &parse) {
+	if parse, ok := errors.AsType[*url.Error](err); ok {
 		return parse.Err
 	}
 	return err

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
+
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 	"github.com/usagebridge/usagebridge/pkg/ledger/ledgertest"
 )

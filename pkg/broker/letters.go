@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
@@ -79,8 +80,9 @@ func (b *Broker) Park(ctx context.Context, letters []event.Letter) error {
 		messages[i] = letterMessage(&letters[i], int(b.conn.MaxPayload()))
 	}
 	var failed []error
-	for i, err := range b.pipeline(ctx, messages, make([]uint64, len(messages))) {
-		if err != nil && !errors.Is(err, ErrStale) {
+	errs := b.pipeline(ctx, messages, make([]uint64, len(messages)))
+	for i := range letters {
+		if err := errs[i]; err != nil && !errors.Is(err, ErrStale) {
 			failed = append(failed, fmt.Errorf("park %s: %w", LetterID(&letters[i]), err))
 		}
 	}
@@ -132,12 +134,12 @@ func letterMessage(l *event.Letter, maxPayload int) *nats.Msg {
 	text(headerStream, l.Original.Stream)
 	number(headerSequence, l.Original.Sequence)
 	moment(headerStored, l.Original.Stored)
-	number(headerDeliveries, uint64(max(l.Original.Deliveries, 0))) //nolint:gosec // not negative
-	number(headerIndex, uint64(max(l.Index, 0)))                    //nolint:gosec // not negative
+	number(headerDeliveries, uint64(max(l.Original.Deliveries, 0)))
+	number(headerIndex, uint64(max(l.Index, 0)))
 	text(headerEventID, l.EventID)
 	text(headerSource, l.Source)
 	text(headerKey, l.Key)
-	number(headerAttempts, uint64(max(l.Attempts, 0))) //nolint:gosec // not negative
+	number(headerAttempts, uint64(max(l.Attempts, 0)))
 	text(headerAnswer, l.Answer)
 	text(headerWorker, l.Worker)
 	moment(headerParked, l.Parked)
@@ -147,7 +149,7 @@ func letterMessage(l *event.Letter, maxPayload int) *nats.Msg {
 	if kept != "" {
 		m.Header.Set(headerHeaders, kept)
 	}
-	number(headerCut, uint64(left)) //nolint:gosec // not negative
+	number(headerCut, uint64(left))
 	expect(m, 0)
 	return m
 }
@@ -283,13 +285,13 @@ func parseLetter(h nats.Header, data []byte, sequence uint64) (StoredLetter, err
 			Stream:     p.text(headerStream),
 			Sequence:   p.number(headerSequence),
 			Stored:     p.moment(headerStored),
-			Deliveries: int(p.number(headerDeliveries)), //nolint:gosec // written from an int
+			Deliveries: int(p.number(headerDeliveries)),
 		},
-		Index:    int(p.number(headerIndex)), //nolint:gosec // written from an int
+		Index:    int(p.number(headerIndex)),
 		EventID:  p.text(headerEventID),
 		Source:   p.text(headerSource),
 		Key:      p.text(headerKey),
-		Attempts: int(p.number(headerAttempts)), //nolint:gosec // written from an int
+		Attempts: int(p.number(headerAttempts)),
 		Answer:   p.text(headerAnswer),
 		Worker:   p.text(headerWorker),
 		Parked:   p.moment(headerParked),

@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/usagebridge/usagebridge/pkg/event"
 	"pgregory.net/rapid"
+
+	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
 func letter(sequence uint64, index int) event.Letter {

@@ -17,7 +17,7 @@ func Partition(vendor, organization string, partitions int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(event.Escape(vendor)))
 	_, _ = h.Write([]byte(event.Escape(organization)))
-	return int(h.Sum32() % uint32(partitions)) //nolint:gosec // partitions is 1 to 256
+	return int(h.Sum32() % uint32(partitions))
 }
 
 // LedgerKey is the key under which a vendor's ledger bucket keeps an entry:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -184,8 +185,7 @@ func staleOr(err error) error {
 }
 
 func errorCode(err error) jetstream.ErrorCode {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.ErrorCode
 	}
 	return 0
@@ -196,9 +196,7 @@ func errorCode(err error) jetstream.ErrorCode {
 // has seen within its duplicate window makes it a no-op; empty: none.
 func (b *Broker) Append(ctx context.Context, subject string, header map[string][]string, data []byte, msgID string) error {
 	m := message(subject, data)
-	for name, values := range header {
-		m.Header[name] = values
-	}
+	maps.Copy(m.Header, header)
 	if msgID != "" {
 		m.Header.Set(jetstream.MsgIDHeader, msgID)
 	}

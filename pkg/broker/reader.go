@@ -47,7 +47,7 @@ type reader struct {
 	name     string
 	messages jetstream.MessagesContext
 	status   chan nats.Status
-	ctx      context.Context //nolint:containedctx // the reader's own life, ended by close or by a disconnect
+	ctx      context.Context // the reader's own life, ended by close or by a disconnect
 	cancel   context.CancelCauseFunc
 	received uint64
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
@@ -170,9 +171,7 @@ func (s *Source) Receive(ctx context.Context) ([]event.Message, error) {
 			return batch, err
 		}
 		if wait > 0 && expired == nil {
-			timer := time.NewTimer(wait)
-			defer timer.Stop() //nolint:revive // at most once: expired is set
-			expired = timer.C
+			expired = time.After(wait)
 		}
 		select {
 		case <-s.wake:
@@ -246,7 +245,7 @@ func (s *Source) Pending(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count pending messages of consumer %s: %w", s.name, err)
 	}
-	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil //nolint:gosec // not negative
+	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil
 }
 
 // Close stops fetching and releases what was fetched and not received.
@@ -281,7 +280,7 @@ func received(m jetstream.Msg) (event.Message, error) {
 		Stream:     meta.Stream,
 		Sequence:   meta.Sequence.Stream,
 		Stored:     meta.Timestamp.UTC(),
-		Deliveries: int(meta.NumDelivered), //nolint:gosec // a message is not delivered 2^63 times
+		Deliveries: int(meta.NumDelivered),
 		Handle:     m.Reply(),
 	}, nil
 }

@@ -9,9 +9,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"pgregory.net/rapid"
+
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
-	"pgregory.net/rapid"
 )
 
 var oddIDs = []string{

@@ -74,8 +74,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	}
 	// What is left of the body is not worth reading.
 	w.Header().Set("Connection", "close")
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &problem{
 			Status: http.StatusRequestEntityTooLarge,
 			Detail: fmt.Sprintf("the body is longer than %d bytes: send smaller batches, or split a snapshot into parts", maxBody),

@@ -52,6 +52,6 @@ func (c *Console) Serve(ctx context.Context, listener net.Listener) error {
 		_ = server.Close() // the error that counts is that of Shutdown
 		err = fmt.Errorf("stop serving HTTP on %s: requests were cut off after %v: %w", listener.Addr(), shutdownTime, err)
 	}
-	<-broken // the accept loop has ended
+	<-broken //nolint:errcheck // the accept loop has ended, as it was told to
 	return err
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
 
-// ErrFenced, as the cause of a lane's context, means that another worker may
-// own the integration from now on: calls under way are cut off at once
-// instead of being given time to finish.
+// ErrFenced is the cause of a lane's context when another worker may own the
+// integration from now on: calls under way are then cut off at once instead of
+// being given time to finish.
 var ErrFenced = errors.New("fenced: the partition may belong to another worker")
 
 // idle is the wait of a lane that only a change from outside can move.

@@ -105,8 +105,9 @@ func exceptSubjectAndAge(fault *event.Fault) *event.Fault {
 	switch fault.Reason {
 	case event.ReasonSubjectMismatch, event.ReasonTooFarAhead, event.ReasonTooOld:
 		return nil
+	default:
+		return fault
 	}
-	return fault
 }
 
 // checkBatch checks that an event in a batch is judged as it is alone.

@@ -35,7 +35,7 @@ func DefaultLimits() Limits {
 // A message that is not stored yet has Sequence 0: the arrival that a replay
 // names is then not compared with it.
 func Decode(m Message, limits Limits) []Result {
-	d := decoders.Get().(*decoder)
+	d := decoders.Get().(*decoder) //nolint:errcheck // the pool holds nothing else
 	defer d.release()
 	d.message, d.limits, d.doc.body = m, limits, m.Data
 	d.subject, d.subjectErr = ParseSubject(m.Subject)

@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -185,9 +186,7 @@ func TestBinaryHeadersAreFoundInAnyCaseAndDecoded(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			m := message()
 			m.Header, m.Data = map[string][]string{"ce-source": {"//s"}, "ce-type": {e.Type}, "ce-time": {"2026-11-20T12:00:00Z"}}, e.AppendData(nil)
-			for name, values := range test.header {
-				m.Header[name] = values
-			}
+			maps.Copy(m.Header, test.header)
 			got := decodeOne(t, m)
 			if got.Fault == nil && got.Event.ID != test.want {
 				t.Errorf("id: got %q, want %q", got.Event.ID, test.want)

@@ -124,7 +124,7 @@ func (d *document) value(depth int, name span) bool {
 	at := int32(len(d.nodes))
 	d.nodes = append(d.nodes, node{name: name, value: span{start: int32(d.pos)}, after: at + 1})
 	n := &d.nodes[at]
-	ok := true
+	var ok bool
 	switch c := d.body[d.pos]; {
 	case c == '"':
 		n.kind = kindString
@@ -285,12 +285,12 @@ func (d *document) text() (span, bool) {
 		if !specialInText[c] {
 			continue
 		}
-		switch {
-		case c == '"':
+		switch c {
+		case '"':
 			s.end = int32(i)
 			d.pos = i + 1
 			return s, true
-		case c == '\\':
+		case '\\':
 			s.escaped = true
 			_, size := readEscape(d.body[i:])
 			if size == 0 {

@@ -97,13 +97,13 @@ func splitNumber[T string | []byte](text T) number {
 	var n number
 	zeros := int64(0) // seen, and in front of the next digit that is none
 	fraction := false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '-':
+	for i := range len(text) {
+		switch c := text[i]; c {
+		case '-':
 			n.negative = true
-		case c == '.':
+		case '.':
 			fraction = true
-		case c == 'e' || c == 'E':
+		case 'e', 'E':
 			n.exponent += zeros + parseExponent(text[i+1:])
 			return n
 		default:
@@ -140,7 +140,7 @@ const maxExponent = 1 << 50
 
 func parseExponent[T string | []byte](text T) int64 {
 	sign, value := int64(1), int64(0)
-	for i := 0; i < len(text); i++ {
+	for i := range len(text) {
 		switch c := text[i]; {
 		case c == '-':
 			sign = -1

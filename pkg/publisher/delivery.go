@@ -154,7 +154,7 @@ func (d *delivery) judge(err error, now time.Time) error {
 	if d.unwanted.IsZero() {
 		d.unwanted = now
 	}
-	said, final := d.verdict(err)
+	final, said := d.verdict(err)
 	if final || now.Sub(d.unwanted) >= d.publisher.config.Patience {
 		return backoff.Permanent(said)
 	}
@@ -168,30 +168,30 @@ func unanswered(err error) bool {
 		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrTimeout)
 }
 
-// verdict puts the server's answer into words, and says whether it is its last.
-func (d *delivery) verdict(err error) (said error, final bool) {
+// verdict says whether the server's answer is its last, and puts it into words.
+func (d *delivery) verdict(err error) (final bool, said error) {
 	subject, vendor := d.message.wire.Subject, d.publisher.config.Vendor
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		return &publishError{ErrNoStream, fmt.Sprintf("no stream takes %s: is the vendor initialised (usagebridge init --vendor %s) and may this user publish?", subject, vendor)}, false
+		return false, &publishError{ErrNoStream, fmt.Sprintf("no stream takes %s: is the vendor initialised (usagebridge init --vendor %s) and may this user publish?", subject, vendor)}
 	}
 	var answer *jetstream.APIError
 	if !errors.As(err, &answer) {
-		return err, false
+		return false, err
 	}
 	switch answer.ErrorCode {
 	case jetstream.JSErrCodeStreamMessageExceedsMaximum, codeHeaderTooLarge:
-		return &publishError{ErrTooLarge, fmt.Sprintf("it is %d bytes with its headers, more than the stream takes (%s): split a snapshot into parts", wireSize(d.message.wire), answer.Description)}, true
+		return true, &publishError{ErrTooLarge, fmt.Sprintf("it is %d bytes with its headers, more than the stream takes (%s): split a snapshot into parts", wireSize(d.message.wire), answer.Description)}
 	case codeAccountLimits, codeNoResources, codeMemoryFull, codeStorageFull:
-		return full(subject, answer), false
+		return false, full(subject, answer)
 	case codeStoreFailed:
 		if strings.HasPrefix(answer.Description, "maximum ") {
-			return full(subject, answer), false
+			return false, full(subject, answer)
 		}
 	}
 	// A conflict (409) is an earlier attempt of this event still being
 	// stored; 429 and 5xx pass as well. Other answers repeat themselves.
 	said = fmt.Errorf("the server does not store %s: %s (JetStream error %d)", subject, answer.Description, answer.ErrorCode)
-	return said, answer.Code < 500 && answer.Code != 409 && answer.Code != 429
+	return answer.Code < 500 && answer.Code != 409 && answer.Code != 429, said
 }
 
 func full(subject string, answer *jetstream.APIError) error {

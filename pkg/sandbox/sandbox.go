@@ -183,7 +183,7 @@ func New(c Config) *Sandbox {
 		byName:       map[string]*integration{},
 		byToken:      map[string]*integration{},
 		vendorTokens: map[string]bool{},
-		tape:         tape{limit: uint64(c.TapeLimit)}, //nolint:gosec // Validate refuses what is below 0
+		tape:         tape{limit: uint64(c.TapeLimit)},
 		totals:       newTotals(),
 	}
 	s.faults.set(c.Faults, s.start)

@@ -70,12 +70,12 @@ func openKeyset(data []byte) (*Vault, error) {
 // checkOutline finds the faults that deserve a better word than "not a keyset".
 func checkOutline(data []byte) error {
 	var outline struct {
-		EncryptedKeyset json.RawMessage
-		PrimaryKeyID    json.RawMessage
+		EncryptedKeyset json.RawMessage `json:"encryptedKeyset"`
+		PrimaryKeyID    json.RawMessage `json:"primaryKeyId"`
 		Key             []struct {
-			KeyID  json.RawMessage
-			Status string
-		}
+			KeyID  json.RawMessage `json:"keyId"`
+			Status string          `json:"status"`
+		} `json:"key"`
 	}
 	if json.Unmarshal(data, &outline) != nil {
 		return errors.New("is not a Tink keyset; want a JSON object with the fields primaryKeyId and key")

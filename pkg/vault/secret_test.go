@@ -65,7 +65,7 @@ func TestASecretPrintsThreeStars(t *testing.T) {
 		text, _ := secret.MarshalText()
 		for how, got := range map[string]string{
 			"String": secret.String(), "GoString": secret.GoString(), "MarshalText": string(text),
-			"LogValue": secret.LogValue().String(), "%v": fmt.Sprintf("%v", secret), "%#v": fmt.Sprintf("%#v", secret),
+			"LogValue": secret.LogValue().String(), "%v": fmt.Sprintf("%v", secret), "%#v": fmt.Sprintf("%#v", secret), //nolint:gocritic // the verb is what is tested
 		} {
 			if got != "***" {
 				t.Errorf("%s: got %q, want ***", how, got)
@@ -108,7 +108,7 @@ func TestAVaultNeverShowsItsKeys(t *testing.T) {
 		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 			got := fmt.Sprintf(format, value)
 			assertHidden(t, format, got, key)
-			assertHidden(t, format, got, strings.Trim(fmt.Sprint([]byte(key)), "[]"))
+			assertHidden(t, format, got, strings.Trim(fmt.Sprint([]byte(key)), "[]")) //nolint:staticcheck // the numbers that fmt makes of bytes
 		}
 	}
 	for _, format := range []string{"%v", "%#v", "%d"} {

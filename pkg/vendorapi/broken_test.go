@@ -76,6 +76,7 @@ func resets(conn net.Conn) {
 }
 
 func TestBrokenPartnersGiveNoAnswer(t *testing.T) {
+	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +249,7 @@ func TestOneClientServesManyCallsAtOnce(t *testing.T) {
 		addresses[r.RemoteAddr] = true
 		mutex.Unlock()
 		w.Header().Set("X-Request-Id", strings.Split(r.URL.Path, "/")[4])
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	})
 	const callers, calls = 8, 25
 	var group sync.WaitGroup

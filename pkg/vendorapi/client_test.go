@@ -80,7 +80,7 @@ func TestTheTransportSpeaksHTTP2(t *testing.T) {
 	var proto string
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		proto = r.Proto
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()

@@ -80,6 +80,7 @@ func (c *Client) exchange(ctx context.Context, op operation, body any) (Result, 
 		failure := c.noAnswer(ctx, callCtx, op, err, sent.Load())
 		return Result{Duration: time.Since(start), Message: failure.message}, nil, failure
 	}
+	defer func() { _ = response.Body.Close() }()
 	answer := readBody(response)
 	result := Result{
 		StatusCode: response.StatusCode,
@@ -126,10 +127,9 @@ func encode(body any) ([]byte, error) {
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
 }
 
-// readBody reads what it can and closes. A body that breaks off changes
-// nothing: the status line has been said.
+// readBody reads what it can. A body that breaks off changes nothing: the
+// status line has been said.
 func readBody(response *http.Response) []byte {
-	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode < 200 {
 		return nil // 101: the body is the connection, and would never end
 	}
@@ -159,11 +159,12 @@ func (c *Client) answered(op operation, response *http.Response, text string) *E
 // timeout is the partner's failure; every other end of the context is the
 // caller's wish.
 func (c *Client) noAnswer(ctx, callCtx context.Context, op operation, err error, sent bool) *Error {
-	if ctx.Err() != nil && context.Cause(callCtx) != errTimeout {
+	timedOut := errors.Is(context.Cause(callCtx), errTimeout)
+	if ctx.Err() != nil && !timedOut {
 		return cancelled(op.name, ctx.Err(), sent)
 	}
 	failure := &Error{operation: op.name, class: Network, sent: sent}
-	if context.Cause(callCtx) == errTimeout {
+	if timedOut {
 		failure.message = "timed out after " + c.timeout.String()
 		failure.cause = context.DeadlineExceeded
 		return failure

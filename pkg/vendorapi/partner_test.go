@@ -60,7 +60,7 @@ func answer(status int, body string, headers ...string) http.HandlerFunc {
 // failure returns the typed error of a call that had to fail.
 func failure(t *testing.T, err error) *Error {
 	t.Helper()
-	e, ok := err.(*Error)
+	e, ok := err.(*Error) //nolint:errorlint // the client's own error, wrapped in nothing
 	if !ok {
 		t.Fatalf("got error %v (%T), want an *Error", err, err)
 	}

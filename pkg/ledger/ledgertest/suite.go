@@ -10,12 +10,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/usagebridge/usagebridge/pkg/ledger"
 	"pgregory.net/rapid"
-)
 
-// partitions that the suite uses: a store needs at least so many.
-const partitions = 16
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
 
 // oddIDs are ids that a careless store would take for something else.
 var oddIDs = []string{
