@@ -21,7 +21,8 @@ import (
 
 func (c *cli) integrationsCommand() *cobra.Command {
 	return group("integrations", "Integrations: one vendor with one organization each",
-		c.integrationsAdd(), c.integrationsList(), c.integrationsShow())
+		c.integrationsAdd(), c.integrationsList(), c.integrationsShow(),
+		c.integrationsPause(), c.integrationsResume(), c.integrationsCredentials())
 }
 
 // newIntegration is what a person says of an integration to be added.
@@ -94,11 +95,8 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 		Cause:        "added",
 		Created:      time.Now().UTC(),
 	}
-	_, clientErr := vendorapi.New(vendorapi.Config{
-		BaseURL: i.APIURL, Dialect: vendorapi.Dialect(n.dialect), Credentials: vendorapi.NewCredentials(n.vendorToken, n.partnerToken),
-	})
-	if err := errors.Join(i.Check(), clientErr); err != nil {
-		return usagef("integration %s: %w", name, err)
+	if err := n.check(&i); err != nil {
+		return err
 	}
 	if _, err := a.broker.Vendor(ctx, n.vendor); err != nil {
 		return err
@@ -124,6 +122,17 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 	return status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, status.Transition{
 		To: i.Status, Cause: i.Cause, Actor: "operator",
 	})
+}
+
+// check says everything that is wrong with the record and its tokens.
+func (n *newIntegration) check(i *status.Integration) error {
+	_, clientErr := vendorapi.New(vendorapi.Config{
+		BaseURL: i.APIURL, Dialect: vendorapi.Dialect(n.dialect), Credentials: vendorapi.NewCredentials(n.vendorToken, n.partnerToken),
+	})
+	if err := errors.Join(i.Check(), clientErr); err != nil {
+		return usagef("integration %s: %w", i.Name(), err)
+	}
+	return nil
 }
 
 func seal(i *status.Integration, keys *vault.Vault, n newIntegration) (err error) {

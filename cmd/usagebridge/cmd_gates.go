@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/user"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/usagebridge/usagebridge/consumers/status"
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/event"
+)
+
+// action is what an operator does to an integration, as the audit log has it.
+type action struct {
+	Actor       string    `json:"actor"`
+	Action      string    `json:"action"`
+	Integration string    `json:"integration"`
+	Why         string    `json:"why,omitempty"`
+	Detail      string    `json:"detail,omitempty"` // never a secret: fingerprints at most
+	At          time.Time `json:"at"`
+}
+
+func (c *cli) integrationsPause() *cobra.Command {
+	var why string
+	cmd := &cobra.Command{
+		Use:   "pause VENDOR/ORGANIZATION --why TEXT",
+		Short: "Send nothing for an integration; its figures are kept",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if why == "" {
+				return usagef("--why is missing: whoever is on call next will want to know")
+			}
+			return c.setPaused(cmd.Context(), args[0], true, why)
+		},
+	}
+	cmd.Flags().StringVar(&why, "why", "", "the reason, kept in the audit log")
+	return cmd
+}
+
+func (c *cli) integrationsResume() *cobra.Command {
+	var why string
+	cmd := &cobra.Command{
+		Use:   "resume VENDOR/ORGANIZATION",
+		Short: "Send again for an integration that was paused",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.setPaused(cmd.Context(), args[0], false, why)
+		},
+	}
+	cmd.Flags().StringVar(&why, "why", "", "the reason, kept in the audit log")
+	return cmd
+}
+
+func (c *cli) setPaused(ctx context.Context, name string, paused bool, why string) error {
+	word := "resumed"
+	if paused {
+		word = "paused"
+	}
+	return c.act(ctx, name, word, why, func(_ *app, i *status.Integration) (string, error) {
+		if i.Paused == paused {
+			return "", errNothingToDo
+		}
+		i.Paused = paused
+		return "", nil
+	})
+}
+
+func (c *cli) integrationsCredentials() *cobra.Command {
+	var vendorFile, partnerFile, apiURL, why string
+	set := &cobra.Command{
+		Use:   "set VENDOR/ORGANIZATION",
+		Short: "Replace tokens or address; lifts the hold for bad credentials",
+		Long: `Replaces the tokens of an integration, and its API address if --api-url is given.
+Workers take the new ones at once. Both tokens are to be given: what is stored
+cannot be read back by a command.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			vendorToken, vendorErr := tokenFrom("--vendor-token-file", vendorFile)
+			partnerToken, partnerErr := tokenFrom("--partner-token-file", partnerFile)
+			if err := errors.Join(vendorErr, partnerErr); err != nil {
+				return usageError{err}
+			}
+			return c.act(cmd.Context(), args[0], "credentials set", why, func(a *app, i *status.Integration) (string, error) {
+				if apiURL != "" {
+					i.APIURL = apiURL
+				}
+				n := newIntegration{dialect: i.Dialect, apiURL: i.APIURL, vendorToken: vendorToken, partnerToken: partnerToken}
+				if err := n.check(i); err != nil {
+					return "", err
+				}
+				keys, err := a.vault(cmd.Context())
+				if err != nil {
+					return "", err
+				}
+				i.Hold, i.HoldSince, i.HoldMessage = "", time.Time{}, ""
+				err = seal(i, keys, n)
+				return "fingerprint " + i.Credentials, err
+			})
+		},
+	}
+	flags := set.Flags()
+	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")
+	flags.StringVar(&partnerFile, "partner-token-file", "", "file with the partner token")
+	flags.StringVar(&apiURL, "api-url", "", "the API's new address (default: as it is)")
+	flags.StringVar(&why, "why", "", "the reason, kept in the audit log")
+	return group("credentials", "Tokens and address of an integration", set)
+}
+
+var errNothingToDo = errors.New("nothing to do")
+
+// act changes an integration in the name of the person at the terminal, and
+// puts it on record: in the status log what it did, in the audit log who and
+// why.
+func (c *cli) act(ctx context.Context, name, what, why string, change func(*app, *status.Integration) (detail string, err error)) error {
+	vendor, organization, err := parseIntegration(name)
+	if err != nil {
+		return err
+	}
+	return c.withApp(ctx, func(ctx context.Context, a *app) error {
+		bucket, err := a.integrations(ctx)
+		if err != nil {
+			return err
+		}
+		detail := ""
+		changed, err := bucket.Update(ctx, broker.IntegrationKey(vendor, organization), func(i *status.Integration) (err error) {
+			detail, err = change(a, i)
+			return err
+		})
+		switch {
+		case errors.Is(err, errNothingToDo):
+			c.say("integration %s is %s already", name, what)
+			return nil
+		case errors.Is(err, broker.ErrNotFound):
+			return usagef("integration %s is unknown; `usagebridge integrations ls` lists the known ones", name)
+		case err != nil:
+			return fmt.Errorf("integration %s: %w", name, err)
+		}
+		now := time.Now().UTC()
+		actor := operator()
+		err = status.Record(ctx, statusLog{a.broker}, vendor, organization, now, status.Transition{
+			From: changed.Status, To: changed.Status, Cause: what, Actor: actor,
+		})
+		if err == nil {
+			err = a.audit(ctx, action{Actor: actor, Action: what, Integration: name, Why: why, Detail: detail, At: now})
+		}
+		if err != nil {
+			return fmt.Errorf("integration %s was %s, but that is not on record: %w", name, what, err)
+		}
+		c.say("integration %s: %s", name, what)
+		return nil
+	})
+}
+
+// audit appends an operator's action to the audit log.
+func (a *app) audit(ctx context.Context, done action) error {
+	body, err := json.Marshal(done)
+	if err != nil {
+		return fmt.Errorf("encode action: %w", err)
+	}
+	return a.broker.Append(ctx, "audit.v1."+event.Escape(done.Actor), nil, body, uuid.NewString())
+}
+
+// operator names the person at the terminal.
+func operator() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return "operator"
+}
