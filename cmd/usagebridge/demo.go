@@ -299,10 +299,13 @@ Everything is left running until Ctrl-C:
   NATS       %[3]s
 
 Try, in another terminal:
-  export USAGEBRIDGE_NATS_URL=%[3]s USAGEBRIDGE_STORE_DIR=%[4]s
+  export USAGEBRIDGE_NATS_URL=%[3]s
+  export USAGEBRIDGE_STORE_DIR=%[4]s
   usagebridge integrations ls
+  usagebridge sync status
   usagebridge dlq ls
-  printf 'account,service,unitCount\na-1,backup,42.5\n' | usagebridge publish - --integration %[5]s
+  printf 'account,service,unitCount\na-1,%[5]s,42.5\n' |
+    usagebridge publish - --integration %[6]s
   curl -s '%[1]s/sandbox/tape?account=a-1' | tail -1`,
-		d.partnerURL, d.httpURL, d.app.embedded.ClientURL(), d.config.StoreDir, demoIntegrations()[0])
+		d.partnerURL, d.httpURL, d.app.embedded.ClientURL(), d.config.StoreDir, demoServices()[0].id, demoIntegrations()[0])
 }

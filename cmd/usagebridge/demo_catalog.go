@@ -70,7 +70,8 @@ func (p *planner) planCatalog() (late []*event.Event) {
 
 func (p *planner) planServices(organization string) (ids []string) {
 	services := demoServices()
-	p.Shuffle(len(services), func(a, b int) { services[a], services[b] = services[b], services[a] })
+	others := services[1:] // everybody has the first
+	p.Shuffle(len(others), func(a, b int) { others[a], others[b] = others[b], others[a] })
 	names := map[string]string{}
 	for i, s := range services[:6+p.IntN(len(services)-5)] {
 		names[s.id] = s.name

@@ -251,14 +251,24 @@ func (seen *demoEvidence) checkRate() demoCheck {
 		n := busiestSecond(times[name])
 		busiest = max(busiest, n)
 		if seen.limit > 0 && n > allowed {
-			p.add("%s got %d calls within one second, the limit is %v", printable(name), n, seen.limit)
+			p.add("%s got %d calls within one second, the limit is %s", printable(name), n, perSecond(seen.limit))
 		}
 	}
 	limit := "no limit set"
 	if seen.limit > 0 {
-		limit = fmt.Sprintf("limit %s per integration", thousands(int(seen.limit)))
+		limit = "limit " + perSecond(seen.limit) + " per integration"
+		if len(p.list) == 0 && float64(busiest) > seen.limit {
+			limit += ", as far as the partner's clock can tell"
+		}
 	}
 	return p.check("the partner was never called too fast", fmt.Sprintf("%s calls in the busiest second, %s", thousands(busiest), limit))
+}
+
+func perSecond(limit float64) string {
+	if limit == math.Trunc(limit) {
+		return thousands(int(limit))
+	}
+	return fmt.Sprint(limit)
 }
 
 // busiestSecond is the most of the times, which are in order, within any one
