@@ -30,7 +30,7 @@ type callChoice struct {
 }
 
 // verdicts are the words for what became of a call, as the log has them.
-var verdicts = []string{"delivered", "retry", "hold", "hold_all", "throttled", "dead"}
+var verdicts = []string{"delivered", "retry", "hold", "hold_all", "throttled", "unanswered", "dead"}
 
 func (o *callChoice) parse(now time.Time) error {
 	if err := o.syncChoice.parse(); err != nil {
@@ -70,7 +70,7 @@ log reaches back 30 days, or as far as its size allows.`,
 	flags.StringVar(&o.filter.Operation, "operation", "", "only account, service, count or mapping")
 	flags.StringVar(&o.filter.Account, "account", "", "only calls that name this account")
 	flags.StringVar(&o.filter.Service, "service", "", "only calls that name this service")
-	flags.StringVar(&o.verdict, "verdict", "", "only calls that were taken for this: delivered, retry, hold, hold_all, throttled or dead")
+	flags.StringVar(&o.verdict, "verdict", "", "only calls that were taken for this: delivered, retry, hold, hold_all, throttled, unanswered or dead")
 	flags.DurationVar(&o.since, "since", time.Hour, "how far to look back; 0: as far as the log reaches")
 	flags.BoolVar(&o.follow, "follow", false, "go on with what comes, until interrupted")
 	return cmd

@@ -75,13 +75,28 @@ func (l *Lane) adapt(o Outcome, now time.Time, stale bool) (signal bool) {
 		} else {
 			l.gate.fail(o.Task.Key, o.Answer, now, l.config)
 		}
+	case Unanswered:
+		l.gate.fail(o.Task.Key, o.Answer, now, l.config)
 	case NotCounted:
+	}
+	if o.Task.Probe && (o.Verdict.Ruling == Unanswered || o.Verdict.Ruling == Wait) {
+		l.probeAgain(now)
 	}
 	return false
 }
 
+// probeAgain plans another probe in place of one that told nothing.
+func (l *Lane) probeAgain(now time.Time) {
+	probes := &l.probes
+	if l.gate.hold != "" {
+		probes = &l.gate.probes
+	}
+	probes.again(now, l.gate.closed, l.config.RetryMin, l.config.RetryMax)
+}
+
 // hold begins the hold that the answer asks for, and says whether it is news.
 func (l *Lane) hold(o Outcome, now time.Time) bool {
+	l.gate.probes.missed = 0
 	fresh := l.gate.set(o.Verdict.Hold, o.Answer.Message, now, l.config)
 	if kind := o.Task.Key.Kind; kind == ledger.Account || kind == ledger.Service {
 		l.gate.catalog = true
@@ -154,7 +169,7 @@ func (l *Lane) report(o Outcome) {
 		level = slog.LevelDebug
 	case HoldLane, Dead:
 		level = slog.LevelWarn
-	case Delivered, Retry, HoldKey, Wait:
+	case Delivered, Retry, HoldKey, Wait, Unanswered:
 	}
 	if !l.log.Enabled(context.Background(), level) {
 		return

@@ -11,18 +11,32 @@ import (
 type schedule struct {
 	interval time.Duration
 	next     time.Time
+	missed   int // probes in a row that got no usable answer
 }
 
 // soon starts afresh with a probe at once.
 func (s *schedule) soon(now time.Time) {
-	s.interval = 0
-	s.next = now
+	*s = schedule{next: now}
 }
 
 // later puts the next probe one, grown, interval away.
 func (s *schedule) later(now time.Time, least, most time.Duration) {
 	s.interval = min(max(s.interval*2, least), most)
 	s.next = now.Add(s.interval)
+}
+
+// again follows a probe that got no usable answer: it told nothing, so the
+// interval does not grow, and the next one is as soon as any retry would be.
+func (s *schedule) again(now, open time.Time, least, most time.Duration) {
+	s.missed++
+	s.interval /= 2
+	next := now.Add(halfJitter(s.missed, least, most))
+	if next.Before(open) {
+		next = open
+	}
+	if next.Before(s.next) {
+		s.next = next
+	}
 }
 
 // gate is why a lane may not send for now. A hold is over when its cause is;

@@ -429,3 +429,32 @@ func TestAcceptedCountsAreToldUntilTheLinkIsConnected(t *testing.T) {
 		}
 	})
 }
+
+// An outage during a probe tells nothing of the hold: neither does the interval
+// grow, nor does the key that happened to be the probe use up its attempts.
+func TestProbeWithoutAnAnswerIsSoonMadeAgainAndCostsNoAttempt(t *testing.T) {
+	for _, class := range []delivery.Class{delivery.Unavailable, delivery.Throttled} {
+		t.Run(string(class), func(t *testing.T) {
+			virtual(t, delivery.Config{Attempts: 3}, func(t *testing.T, r *rig) {
+				r.script(always(delivery.NotReady))
+				r.set(1, r.counts(10)...)
+				after(10 * time.Minute)
+				r.script(always(class))
+				after(3 * time.Hour) // the first probe of the hold, and many in its place
+				for _, c := range r.calls() {
+					if c.Attempt != 1 {
+						t.Fatalf("attempt %d of %s, want every call to be a first one", c.Attempt, c.Key)
+					}
+				}
+				if got := len(r.calls()); got > 10+60 {
+					t.Errorf("%d calls in three hours, want few", got)
+				}
+				r.script(nil)
+				after(11 * time.Minute)
+				if got := r.states(); got[ledger.Synced] != 20+1 {
+					t.Errorf("states soon after the outage = %v, want all synced", got)
+				}
+			})
+		})
+	}
+}

@@ -7,13 +7,14 @@ type Ruling string
 
 // The rulings.
 const (
-	Delivered  Ruling = "delivered" // the partner has the value
-	Retry      Ruling = "retry"     // again later, counted as an attempt
-	HoldKey    Ruling = "hold"      // this key waits until its cause is gone
-	HoldLane   Ruling = "hold_all"  // the whole integration waits
-	Wait       Ruling = "throttled" // the gate closes for a while; no attempt
-	Dead       Ruling = "dead"      // never; a dead letter says why
-	NotCounted Ruling = "stopped"   // we stopped it ourselves: as if never made
+	Delivered  Ruling = "delivered"  // the partner has the value
+	Retry      Ruling = "retry"      // again later, counted as an attempt
+	HoldKey    Ruling = "hold"       // this key waits until its cause is gone
+	HoldLane   Ruling = "hold_all"   // the whole integration waits
+	Wait       Ruling = "throttled"  // the gate closes for a while; no attempt
+	Dead       Ruling = "dead"       // never; a dead letter says why
+	Unanswered Ruling = "unanswered" // a probe that told nothing; no attempt
+	NotCounted Ruling = "stopped"    // we stopped it ourselves: as if never made
 )
 
 // DeadReason says why a figure is dead, in the event contract's words.
@@ -67,6 +68,9 @@ func Judge(t Task, a Answer, budget int) Verdict {
 		}
 		return Verdict{Ruling: Dead, Dead: ReasonRejected}
 	case Unavailable:
+		if t.Probe && t.Key.Kind != 0 {
+			return Verdict{Ruling: Unanswered} // a held key burns no attempts
+		}
 	}
 	if !isMapping && t.Attempt >= budget {
 		return Verdict{Ruling: Dead, Dead: ReasonUndeliverable}

@@ -220,7 +220,7 @@ func (p *partition) settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (ne
 	case delivery.Dead:
 		w.letters = append(w.letters, p.refusal(w, o))
 		return e.Fail(o.Task.Figure, answer), true
-	case delivery.HoldLane, delivery.Wait, delivery.NotCounted:
+	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.NotCounted:
 	}
 	return *e, false
 }
