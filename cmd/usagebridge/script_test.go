@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -29,6 +32,7 @@ func TestScripts(t *testing.T) {
 		Setup:               furnishScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"eventually": eventually,
+			"exits":      exits,
 			"serving":    serving,
 			"append":     appendMessage,
 			"faults":     setFaults,
@@ -88,6 +92,24 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		_ = ts.Exec(args[1], args[2:]...) // what it says counts
 		return pattern.MatchString(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
 	}, "%q never said %q", args[1:], args[0])
+}
+
+// exits CODE COMMAND… runs the command, which must end with the exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var failed *exec.ExitError
+		if !errors.As(err, &failed) {
+			ts.Fatalf("%q: %v", args[1:], err)
+		}
+		code = failed.ExitCode()
+	}
+	if got := strconv.Itoa(code); got != args[0] {
+		ts.Fatalf("%q ended with %s, want %s", args[1:], got, args[0])
+	}
 }
 
 // serving waits until a worker in the background has opened the store: before,
