@@ -1,11 +1,13 @@
 // Package console is everything that comes in over HTTP: the ingest endpoint
-// for CloudEvents, metrics, health, and a page that lists them. It decides
+// for CloudEvents, the partner's Inform webhook, metrics, health, and a page
+// that lists them. It decides
 // whether a request is well formed and which answer it gets, every refusal as
 // problem+json (RFC 9457) with all that is wrong and what would be right.
 //
 // It deliberately knows no NATS, no ledger and no partner: events leave
-// through Config.Publish. It does not know who asks either: it authenticates
-// nobody, so what it listens on decides who may publish.
+// through Config.Publish. It does not know who asks either: but for the
+// secret in the webhook's path it authenticates nobody, so what it listens on
+// decides who may publish.
 package console
 
 import (
@@ -23,7 +25,8 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
-// Config is what a Console works with. All fields but Limits are required.
+// Config is what a Console works with. All fields but Limits, Inform and
+// InformSecret are required.
 type Config struct {
 	Gatherer   prometheus.Gatherer   // what /metrics shows
 	Registerer prometheus.Registerer // takes the Console's own metrics
@@ -47,6 +50,13 @@ type Config struct {
 	// Limits bound the time of an event against now, as the workers will.
 	// The zero value stands for event.DefaultLimits.
 	Limits event.Limits
+
+	// Inform takes the hints of the partner's Inform webhook. An error is
+	// logged, and the partner is asked to send the hint again.
+	Inform func(ctx context.Context, h Hint) error
+	// InformSecret is the last part of the webhook's path. Empty: there is no
+	// webhook. It is compared in constant time and never logged.
+	InformSecret string
 }
 
 // Receipt says where an event is stored.
@@ -68,6 +78,9 @@ type Console struct {
 func New(config Config) *Console {
 	if config.Gatherer == nil || config.Registerer == nil || config.Ready == nil || config.Publish == nil || config.Logger == nil {
 		panic("console: New wants Gatherer, Registerer, Ready, Publish and Logger")
+	}
+	if config.InformSecret != "" && config.Inform == nil {
+		panic("console: an InformSecret wants Inform")
 	}
 	if config.Limits == (event.Limits{}) {
 		config.Limits = event.DefaultLimits()
@@ -109,6 +122,7 @@ func (c *Console) routes() []route {
 	})
 	listed := []route{
 		{ingestPath, http.MethodPost, ingestPath, "takes CloudEvents: one structured, one binary, or a batch of up to 1,000", c.ingest},
+		{informPattern, http.MethodPost, informPattern, "takes the partner's Inform webhook, when a secret is configured", c.inform},
 		{"/metrics", http.MethodGet, "/metrics", "metrics for Prometheus", metricsAnswer.ServeHTTP},
 		{"/livez", http.MethodGet, "/livez", "200 while the process answers", live},
 		{"/readyz", http.MethodGet, "/readyz", "200 while it can do its work, else 503 and the reason", c.ready},
