@@ -13,7 +13,9 @@ import (
 type Account struct {
 	ID         string // the vendor's own id, required
 	Name       string
-	ExternalID string // optional, left out when empty
+	ExternalID string // MSPCentric only; optional, left out when empty
+	// Description is sent to Gradient only, which has no external id.
+	Description string
 }
 
 // Service is a product of the vendor.
@@ -32,6 +34,10 @@ type Count struct {
 	// "0.125": no sign, no exponent. How many decimals and how large it may
 	// be is settled by the event contract before it comes here.
 	Units json.Number
+	// NoBuild asks Gradient to take the figure without rebuilding the view of
+	// the billing, for all but the last of many counts. MSPCentric has no such
+	// thing: ignored.
+	NoBuild bool
 }
 
 // MappingResult is what the partner said to [Client.SetMapping].
@@ -40,9 +46,10 @@ type MappingResult struct {
 	// IntegrationID is the platform's id of the integration, empty when the
 	// answer did not tell.
 	IntegrationID string
-	// Status is the integration's status in the platform's words, usually
-	// "mapping", empty when the answer did not tell. It is not checked:
-	// platforms of different age use different words.
+	// Status is the integration's status in MSPCentric's words, usually
+	// "mapping", empty when the answer did not tell. Gradient's three words are
+	// translated ("pending" is "mapping", "active" is "connected"); any other
+	// word is handed on: platforms of different age use different ones.
 	Status string
 }
 
@@ -54,13 +61,7 @@ var plainDecimal = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
 func (c *Client) PostAccount(ctx context.Context, account Account) (Result, error) {
 	op := operation{name: "post account", method: http.MethodPost, segments: c.dialect.accounts, creates: true}
 	op.fault = idFault("account id", account.ID)
-	result, _, err := c.exchange(ctx, op, struct {
-		ID   string `json:"vendorAccountId"`
-		Name string `json:"name"`
-		// Left out when empty: were the platform to keep it unique, the second
-		// account without one would be a 409 and pass for existing.
-		ExternalID string `json:"externalId,omitempty"`
-	}(account))
+	result, _, err := c.exchange(ctx, op, c.dialect.account(account))
 	return result, err
 }
 
@@ -79,25 +80,27 @@ func (c *Client) PostService(ctx context.Context, service Service) (Result, erro
 }
 
 // SetMapping tells the platform that accounts and services are posted and that
-// a human may map them now. An error is always an [*Error].
+// a human may map them now. On Gradient it sets the status whatever that was:
+// what it does to an integration that is active already is published nowhere,
+// so ask [Client.Organization] first. An error is always an [*Error].
 func (c *Client) SetMapping(ctx context.Context) (MappingResult, error) {
 	op := operation{name: "set mapping", method: http.MethodPatch, segments: c.dialect.mapping}
-	result, body, err := c.exchange(ctx, op, struct{}{})
+	result, body, err := c.exchange(ctx, op, c.dialect.mappingBody)
 	if err != nil {
 		return MappingResult{Result: result}, err
 	}
 	// An answer that cannot be read leaves both empty: the call succeeded.
 	var answer struct {
 		Data struct {
-			IntegrationID any `json:"integrationId"`
-			Status        any `json:"status"`
+			IntegrationID text `json:"integrationId"`
+			Status        any  `json:"status"`
 		} `json:"data"`
 	}
 	_ = json.Unmarshal(body, &answer)
 	return MappingResult{
 		Result:        result,
-		IntegrationID: c.secrets().message(sentence(answer.Data.IntegrationID)),
-		Status:        c.secrets().message(sentence(answer.Data.Status)),
+		IntegrationID: c.secrets().message(string(answer.Data.IntegrationID)),
+		Status:        c.secrets().message(c.dialect.status(sentence(answer.Data.Status))),
 	}, nil
 }
 
@@ -105,7 +108,10 @@ func (c *Client) SetMapping(ctx context.Context) (MappingResult, error) {
 // an [*Error]; a count without ids or with units that are no plain decimal is
 // refused here, as [Rejected] and not sent.
 func (c *Client) PostCount(ctx context.Context, count Count) (Result, error) {
-	op := operation{name: "post count", method: http.MethodPost, segments: c.dialect.count(count.ServiceID)}
+	op := operation{name: "post count", method: http.MethodPost, segments: []string{"service", count.ServiceID, "count"}}
+	if count.NoBuild {
+		op.query = c.dialect.noBuild
+	}
 	op.fault = cmp.Or(idFault("service id", count.ServiceID), idFault("account id", count.AccountID), unitsFault(count.Units))
 	result, _, err := c.exchange(ctx, op, struct {
 		AccountID string      `json:"accountId"`

@@ -1,7 +1,9 @@
 // Package vendorapi speaks the Vendor-API of a partner platform: it posts
-// accounts, services and unit counts, asks for the mapping, and turns every
-// answer (or the lack of one) into a [Result] or an [*Error] that says by its
-// behaviour how it wants to be treated.
+// accounts, services and unit counts, asks for the mapping, reads what the
+// platform lets it read, and turns every answer (or the lack of one) into a
+// [Result] or an [*Error] that says by its behaviour how it wants to be treated.
+// Two platforms, two [Dialect]s, the same typed calls; what only one of them has
+// is a [Capability].
 //
 // It deliberately does not know when to call, how often, in which order, what
 // to do after a failure, where credentials come from, or what a unit count
@@ -30,9 +32,9 @@ const (
 // Config is everything a [Client] needs. BaseURL and Credentials are required.
 type Config struct {
 	// BaseURL is the API address of the integration, the part above
-	// "/vendor-api", for instance https://sub.mspcentric.app/api. Absolute,
-	// http or https, without user info, query or fragment. A slash at the end
-	// is ignored.
+	// "/vendor-api", for instance https://sub.mspcentric.app/api or
+	// https://app.usegradient.com/api. Absolute, http or https, without user
+	// info, query or fragment. A slash at the end is ignored.
 	BaseURL string
 	// Dialect is the platform's variant of the API; empty means [MSPCentric].
 	Dialect Dialect
@@ -95,6 +97,12 @@ func New(config Config) (*Client, error) {
 		client.transport = NewTransport(defaultConcurrency)
 	}
 	return client, nil
+}
+
+// Can reports whether the dialect of the integration has the calls of a
+// capability. Without it they fail as [Unexpected] and nothing is sent.
+func (c *Client) Can(capability Capability) bool {
+	return c.dialect.refusal(capability) == ""
 }
 
 // CloseIdleConnections closes the connections that wait for a next call. On a

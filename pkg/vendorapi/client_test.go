@@ -21,8 +21,8 @@ func TestAWrongConfigurationIsRefused(t *testing.T) {
 		want   []string
 	}{
 		{"nothing", Config{}, []string{"base URL: missing", "credentials: missing"}},
-		{"everything at once", Config{BaseURL: "sub.mspcentric.app", Dialect: "gradient", Timeout: -1, UserAgent: "a\nb", Credentials: NewCredentials("", "")},
-			[]string{"base URL: not absolute", `dialect: "gradient" is not spoken`, "timeout: -1ns is out of range", "user agent:", "vendor token: empty", "partner token: empty"}},
+		{"everything at once", Config{BaseURL: "sub.mspcentric.app", Dialect: "esperanto", Timeout: -1, UserAgent: "a\nb", Credentials: NewCredentials("", "")},
+			[]string{"base URL: not absolute", `dialect: "esperanto" is not spoken by this version; want "mspcentric" or "gradient"`, "timeout: -1ns is out of range", "user agent:", "vendor token: empty", "partner token: empty"}},
 		{"another scheme", Config{BaseURL: "ftp://x/api", Credentials: good}, []string{"want an absolute http or https URL"}},
 		{"no host", Config{BaseURL: "https:///api", Credentials: good}, []string{"not absolute"}},
 		{"only a port", Config{BaseURL: "https://:80/api", Credentials: good}, []string{"not absolute"}},

@@ -31,9 +31,12 @@ const (
 	Rejected Class = "rejected"
 	// Unavailable: 5xx, 408, 425, and 407, which our own proxy says.
 	Unavailable Class = "unavailable"
-	// Network: no answer. Name resolution, TLS, refused, reset, timed out.
+	// Network: no answer. Name resolution, TLS, refused, reset, timed out; also
+	// a read whose answer began and broke off.
 	Network Class = "network"
-	// Unexpected: an answer outside the protocol, such as a redirect.
+	// Unexpected: an answer outside the protocol, such as a redirect or a read
+	// that cannot be understood; and a call the dialect does not have (then
+	// [Error.StatusCode] is 0 and nothing was sent).
 	Unexpected Class = "unexpected"
 	// Cancelled: the caller's context ended the call, by cancel or by a
 	// deadline of its own. Not an attempt.
@@ -70,7 +73,7 @@ func (e *Error) Error() string {
 			text += ": " + e.message
 		}
 		return text
-	case e.class == Rejected:
+	case e.class == Rejected, e.class == Unexpected:
 		return e.operation + ": not sent: " + e.message
 	case e.class == Cancelled:
 		return e.operation + ": " + e.message

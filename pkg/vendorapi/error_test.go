@@ -64,7 +64,11 @@ func TestWhatExistsAlreadyIsASuccess(t *testing.T) {
 	if accountErr != nil || serviceErr != nil || !account.Existed || !service.Existed || account.Message != "exists" {
 		t.Errorf("got %+v and %+v, errors %v and %v, want both to exist", account, service, accountErr, serviceErr)
 	}
-	_, err := client.SetMapping(t.Context())
+	labelled, err := newClient(t, answer(409, `{"error":"exists"}`)).PostService(t.Context(), Service{ID: "s"})
+	if err != nil || labelled.Message != "exists" {
+		t.Errorf("got %+v and error %v, want the sentence under its other label", labelled, err)
+	}
+	_, err = client.SetMapping(t.Context())
 	if e := failure(t, err); e.Class() != NotReady {
 		t.Errorf("set mapping: got class %s, want %s", e.Class(), NotReady)
 	}

@@ -16,12 +16,18 @@ import (
 
 const (
 	maxBodyBytes = 64 << 10
+	// maxReadBytes bounds an answer that we asked for: a hundred thousand
+	// accounts with long names are 20 MiB.
+	maxReadBytes = 32 << 20
 	// maxDrainBytes are read beyond that to keep the connection; a body that
 	// is longer still costs more than a new connection.
 	maxDrainBytes = 4 << 10
 )
 
-var errTimeout = errors.New("call timed out")
+var (
+	errTimeout = errors.New("call timed out")
+	errTooLong = fmt.Errorf("the answer is longer than %d MiB", maxReadBytes>>20)
+)
 
 // Result is what came of a call; beside an error too it holds what is known.
 type Result struct {
@@ -36,8 +42,8 @@ type Result struct {
 	// our credentials masked; without an answer it says why.
 	Message string
 	// Existed says that the account or service was there before (409), which
-	// counts as success. The API has no way to read it, so whether the
-	// existing one carries the same name is not known.
+	// counts as success. Whether the existing one carries the same name the
+	// answer does not say; Gradient can be asked, see [Client.ListAccounts].
 	Existed bool
 }
 
@@ -46,30 +52,38 @@ type operation struct {
 	name     string // in errors: what we were doing
 	method   string
 	segments []string
-	creates  bool   // a 409 says that it exists
-	fault    string // what is wrong with the request; then nothing is sent
+	query    url.Values
+	creates  bool       // a 409 says that it exists
+	bulk     bool       // a 409 says that one of many exists
+	reads    bool       // the answer is what was asked for, not a receipt
+	needs    Capability // of the dialect; empty: every dialect has it
+	fault    string     // what is wrong with the request; then nothing is sent
 }
 
-// exchange makes one call and returns the raw body, at most 64 KiB of it, for
-// the calls whose answer holds more than a message.
+// exchange makes one call and returns the raw body for the calls whose answer
+// holds more than a message: of a read all of it, else at most 64 KiB. A nil
+// body sends none.
 func (c *Client) exchange(ctx context.Context, op operation, body any) (Result, []byte, error) {
-	refuse := func(reason string) (Result, []byte, error) {
-		failure := &Error{operation: op.name, class: Rejected, message: c.secrets().message(reason)}
+	refuse := func(class Class, reason string) (Result, []byte, error) {
+		failure := &Error{operation: op.name, class: class, message: c.secrets().message(reason)}
 		return Result{Message: failure.message}, nil, failure
 	}
+	if reason := c.dialect.refusal(op.needs); reason != "" {
+		return refuse(Unexpected, reason)
+	}
 	if op.fault != "" {
-		return refuse(op.fault)
+		return refuse(Rejected, op.fault)
 	}
 	payload, err := encode(body)
 	if err != nil {
-		return refuse(err.Error())
+		return refuse(Rejected, err.Error())
 	}
 	var sent atomic.Bool
 	callCtx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
 	defer cancel()
 	request, err := c.request(callCtx, op, payload, &sent)
 	if err != nil {
-		return refuse(err.Error())
+		return refuse(Rejected, err.Error())
 	}
 
 	start := time.Now()
@@ -81,21 +95,45 @@ func (c *Client) exchange(ctx context.Context, op operation, body any) (Result, 
 		return Result{Duration: time.Since(start), Message: failure.message}, nil, failure
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer := readBody(response)
+	answer, readErr := readBody(response, op.reads)
 	result := Result{
 		StatusCode: response.StatusCode,
 		RequestID:  c.secrets().requestID(response.Header.Get("X-Request-Id")),
 		Duration:   time.Since(start),
 	}
-	text := bodyMessage(answer)
-	result.Existed = response.StatusCode == http.StatusConflict && op.creates
-	if result.Existed || (response.StatusCode >= 200 && response.StatusCode <= 299) {
-		result.Message = c.secrets().message(text)
-		return result, answer, nil
+	failure := c.conclude(op, response, answer, &result)
+	if failure == nil && op.reads && readErr != nil {
+		failure = c.brokenOff(ctx, callCtx, op, readErr, response.StatusCode)
 	}
-	failure := c.answered(op, response, text)
-	result.Message = failure.message
-	return result, answer, failure
+	if failure != nil {
+		result.Message = failure.message
+		return result, answer, failure
+	}
+	return result, answer, nil
+}
+
+// conclude completes the result by what the status and the body say, and makes the
+// error where they say no.
+func (c *Client) conclude(op operation, response *http.Response, answer []byte, result *Result) *Error {
+	conflict := response.StatusCode == http.StatusConflict
+	switch {
+	case succeeded(response), conflict && op.creates:
+		result.Existed = conflict
+		result.Message = c.secrets().message(receiptMessage(answer))
+		return nil
+	default:
+		failure := c.answered(op, response, bodyMessage(answer))
+		if conflict && op.bulk && !saysNotReady(failure.message) {
+			// The same accounts would be refused for ever, and are not held.
+			failure.class = Rejected
+			result.Existed = true
+		}
+		return failure
+	}
+}
+
+func succeeded(response *http.Response) bool {
+	return response.StatusCode >= 200 && response.StatusCode <= 299
 }
 
 func (c *Client) request(ctx context.Context, op operation, payload []byte, sent *atomic.Bool) (*http.Request, error) {
@@ -105,11 +143,18 @@ func (c *Client) request(ctx context.Context, op operation, payload []byte, sent
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { sent.Store(true) },
 	})
-	request, err := http.NewRequestWithContext(ctx, op.method, below(c.base, op.segments).String(), bytes.NewReader(payload))
+	address := below(c.base, op.segments)
+	address.RawQuery = op.query.Encode()
+	request, err := http.NewRequestWithContext(ctx, op.method, address.String(), bytes.NewReader(payload))
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Content-Type", "application/json")
+	if len(payload) > 0 {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if op.reads {
+		request.Header.Set("Accept", "application/json")
+	}
 	request.Header.Set("User-Agent", c.userAgent)
 	c.dialect.authorize(request.Header, c.secrets().bearer)
 	return request, nil
@@ -118,6 +163,9 @@ func (c *Client) request(ctx context.Context, op operation, payload []byte, sent
 // encode writes JSON as a human would: without HTML escapes, which the partner
 // would have to undo.
 func encode(body any) ([]byte, error) {
+	if body == nil {
+		return nil, nil
+	}
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
@@ -127,15 +175,24 @@ func encode(body any) ([]byte, error) {
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
 }
 
-// readBody reads what it can. A body that breaks off changes nothing: the
-// status line has been said.
-func readBody(response *http.Response) []byte {
+// readBody reads what it can. Of a receipt a body that breaks off changes
+// nothing, the status line has been said; of a read it is the error.
+func readBody(response *http.Response, reads bool) ([]byte, error) {
 	if response.StatusCode < 200 {
-		return nil // 101: the body is the connection, and would never end
+		return nil, nil // 101: the body is the connection, and would never end
 	}
-	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBodyBytes))
-	_, _ = io.CopyN(io.Discard, response.Body, maxDrainBytes)
-	return body
+	limit := int64(maxBodyBytes)
+	if reads && succeeded(response) {
+		limit = maxReadBytes
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, limit))
+	if err != nil {
+		return body, err
+	}
+	if more, _ := io.CopyN(io.Discard, response.Body, maxDrainBytes); more > 0 {
+		return body, errTooLong
+	}
+	return body, nil
 }
 
 // answered makes the error for an answer that is no success.
@@ -174,4 +231,23 @@ func (c *Client) noAnswer(ctx, callCtx context.Context, op operation, err error,
 	}
 	failure.message = c.secrets().message(err.Error())
 	return failure
+}
+
+// brokenOff makes the error for a read whose answer began well and was not read
+// to its end.
+func (c *Client) brokenOff(ctx, callCtx context.Context, op operation, err error, status int) *Error {
+	if errors.Is(err, errTooLong) {
+		return c.unreadable(op, err, status)
+	}
+	failure := c.noAnswer(ctx, callCtx, op, err, true)
+	if failure.class == Network {
+		failure.status = status
+		failure.message = c.secrets().message("the answer broke off: " + failure.message)
+	}
+	return failure
+}
+
+// unreadable makes the error for a read whose answer is not what was asked for.
+func (c *Client) unreadable(op operation, err error, status int) *Error {
+	return &Error{operation: op.name, class: Unexpected, status: status, message: c.secrets().message(err.Error()), sent: true}
 }

@@ -1,6 +1,7 @@
 package vendorapi
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"html"
@@ -92,17 +93,37 @@ func cutMessage(text string, limit int) string {
 	return text[:end] + ellipsis
 }
 
-// bodyMessage finds the human sentence in an answer: the field "message" (one
-// or several), else "error", else the body as it is.
+// bodyMessage finds the human sentence in an answer: the labelled one, else the
+// body as it is.
 func bodyMessage(body []byte) string {
+	return cmp.Or(labelledMessage(body), string(body))
+}
+
+// receiptMessage finds the human sentence in the answer to a call that
+// succeeded. Structured data without one is no sentence: it may be all the
+// accounts of a customer.
+func receiptMessage(body []byte) string {
+	body = bytes.TrimSpace(body)
+	switch {
+	case begins(body, '['):
+		return ""
+	case begins(body, '{'):
+		return labelledMessage(body)
+	default:
+		return string(body)
+	}
+}
+
+// labelledMessage returns the field "message" (one or several), else "error".
+func labelledMessage(body []byte) string {
 	var answer struct {
 		Message any `json:"message"`
 		Error   any `json:"error"`
 	}
 	if json.Unmarshal(body, &answer) != nil {
-		return string(body)
+		return ""
 	}
-	return cmp.Or(sentence(answer.Message), sentence(answer.Error), string(body))
+	return cmp.Or(sentence(answer.Message), sentence(answer.Error))
 }
 
 func sentence(value any) string {

@@ -68,13 +68,19 @@ func failure(t *testing.T, err error) *Error {
 }
 
 // wire is what a partner sees of a call.
-type wire struct{ method, path, body, authorization, contentType, userAgent string }
+type wire struct {
+	method, path, query, body                                    string
+	authorization, gradientToken, contentType, accept, userAgent string
+}
 
 func record(into *wire, status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		*into = wire{r.Method, r.URL.EscapedPath(), string(body),
-			r.Header.Get("Authorization"), r.Header.Get("Content-Type"), r.UserAgent()}
+		*into = wire{
+			method: r.Method, path: r.URL.EscapedPath(), query: r.URL.RawQuery, body: string(body),
+			authorization: r.Header.Get("Authorization"), gradientToken: r.Header.Get("Gradient-Token"),
+			contentType: r.Header.Get("Content-Type"), accept: r.Header.Get("Accept"), userAgent: r.UserAgent(),
+		}
 		w.WriteHeader(status)
 	}
 }
@@ -87,7 +93,7 @@ func TestCallsOnTheWire(t *testing.T) {
 		want wire
 	}{
 		{"an account", func(c *Client) error {
-			_, err := c.PostAccount(ctx, Account{ID: "a-17", Name: "Müller & <Söhne>", ExternalID: "X 1"})
+			_, err := c.PostAccount(ctx, Account{ID: "a-17", Name: "Müller & <Söhne>", ExternalID: "X 1", Description: "not sent"})
 			return err
 		}, wire{method: "POST", path: "/api/vendor-api/organization/accounts",
 			body: `{"vendorAccountId":"a-17","name":"Müller & <Söhne>","externalId":"X 1"}`}},
@@ -110,8 +116,8 @@ func TestCallsOnTheWire(t *testing.T) {
 			return err
 		}, wire{method: "POST", path: "/api/vendor-api/service/backup/count",
 			body: `{"accountId":"a/17","unitCount":1000000000000.000001}`}},
-		{"a count of zero", func(c *Client) error {
-			_, err := c.PostCount(ctx, Count{AccountID: "a-17", ServiceID: "backup", Units: "0"})
+		{"a count of zero that shall not rebuild", func(c *Client) error {
+			_, err := c.PostCount(ctx, Count{AccountID: "a-17", ServiceID: "backup", Units: "0", NoBuild: true})
 			return err
 		}, wire{method: "POST", path: "/api/vendor-api/service/backup/count",
 			body: `{"accountId":"a-17","unitCount":0}`}},

@@ -28,7 +28,7 @@ func NewTransport(concurrency int) *http.Transport {
 		IdleConnTimeout:        90 * time.Second,
 		ResponseHeaderTimeout:  maxTimeout, // above every call's own timeout
 		MaxResponseHeaderBytes: maxHeaderBytes,
-		DisableCompression:     true, // answers are a sentence long
+		DisableCompression:     true, // answers are a sentence long, lists are rare
 		// An HTTP/2 connection that died silently would fail every call until
 		// the kernel notices, minutes later.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},

@@ -26,6 +26,7 @@ import (
 // Source hands out the messages of one partition.
 type Source interface {
 	// Receive waits for at least one message and returns what comes together.
+	// An error while ctx lasts is final: the source has to be opened again.
 	Receive(ctx context.Context) ([]event.Message, error)
 	// Ack says that the messages need not come again.
 	Ack(ctx context.Context, messages []event.Message) error
@@ -93,7 +94,7 @@ type Config struct {
 	Limits   event.Limits
 	Delivery delivery.Config
 	// CallTimeout is the longest a call to the partner can take. A worker
-	// stops sending when less than this is left on a lease.
+	// begins no call when less than this is left on a lease.
 	CallTimeout time.Duration
 	// LeaseTTL is how long a lease lasts without renewal.
 	LeaseTTL time.Duration
@@ -204,10 +205,12 @@ func (w *Worker) add(v Vendor) bool {
 func (w *Worker) own(ctx context.Context, vendor string, number int) {
 	log := w.log.With("vendor", vendor, "partition", number)
 	for ctx.Err() == nil {
+		asked := time.Now() // the answer may take its time
 		lease, err := w.config.Backend.Lease(ctx, vendor, number)
 		switch {
 		case err == nil:
-			err = w.hold(ctx, vendor, number, lease, log)
+			tenure := newTenure(asked, w.config.LeaseTTL, w.config.CallTimeout)
+			err = w.hold(ctx, newPartition(w.config, vendor, number, tenure, log), lease, log)
 			if err != nil && ctx.Err() == nil {
 				log.Error("partition stopped, taking it again", "err", err)
 			}
@@ -221,7 +224,7 @@ func (w *Worker) own(ctx context.Context, vendor string, number int) {
 }
 
 // hold runs the partition while the lease lasts.
-func (w *Worker) hold(ctx context.Context, vendor string, number int, lease Lease, log *slog.Logger) error {
+func (w *Worker) hold(ctx context.Context, p *partition, lease Lease, log *slog.Logger) error {
 	fenced, fence := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer fence(nil)
 	running, stop := context.WithCancelCause(fenced)
@@ -229,18 +232,23 @@ func (w *Worker) hold(ctx context.Context, vendor string, number int, lease Leas
 	unlink := context.AfterFunc(ctx, func() { stop(nil) })
 	defer unlink()
 
-	p := newPartition(w.config, vendor, number, log)
 	w.enter(p)
 	defer w.leave(p)
 
 	var renewing sync.WaitGroup
 	ended := make(chan struct{})
-	renewing.Go(func() { w.renew(fenced, ended, lease, vendor, fence, log) })
+	renewing.Go(func() { w.renew(fenced, ended, lease, p, fence, log) })
 	err := p.run(running, fenced)
 	close(ended)
 	renewing.Wait()
 	if cause := context.Cause(fenced); cause != nil {
 		return cause
+	}
+	if n := p.cut.Load(); n > 0 {
+		// The partner may still be busy with them. Another worker that sends a
+		// newer figure at once could be overtaken by the older one.
+		log.Warn("lease left to end by itself: calls were cut off, and the partner may still take them", "calls", n)
+		return err
 	}
 	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
 	defer cancel()
@@ -267,12 +275,10 @@ func (w *Worker) leave(p *partition) {
 	delete(w.partitions, place{p.vendor, p.number})
 }
 
-// renew keeps the lease until ended, and fences the partition when too little
-// of the lease is left for a call to end within it.
-func (w *Worker) renew(ctx context.Context, ended <-chan struct{}, lease Lease, vendor string, fence context.CancelCauseFunc, log *slog.Logger) {
+// renew keeps the lease until ended, and fences the partition when the lease
+// is lost or about to end. One attempt must not use up the time of the next.
+func (w *Worker) renew(ctx context.Context, ended <-chan struct{}, lease Lease, p *partition, fence context.CancelCauseFunc, log *slog.Logger) {
 	every := w.config.LeaseTTL / renewalsPerLease
-	safe := max(w.config.LeaseTTL-w.config.CallTimeout, every)
-	renewed := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -281,20 +287,19 @@ func (w *Worker) renew(ctx context.Context, ended <-chan struct{}, lease Lease, 
 			return
 		case <-tick.C:
 		}
-		started := time.Now()
-		deadline := renewed.Add(safe)
-		attempt, cancel := context.WithDeadline(ctx, deadline)
+		asked := time.Now()
+		attempt, cancel := context.WithTimeout(ctx, every)
 		err := lease.Renew(attempt)
 		cancel()
 		switch {
 		case err == nil:
-			renewed = started
+			p.tenure.renew(asked)
 			continue
-		case !errors.Is(err, ErrLeased) && time.Now().Before(deadline):
+		case !errors.Is(err, ErrLeased) && time.Now().Before(p.tenure.ends()):
 			log.Warn("lease not renewed, trying again", "err", err)
 			continue
 		}
-		w.config.Metrics.lost.WithLabelValues(vendor).Inc()
+		w.config.Metrics.lost.WithLabelValues(p.vendor).Inc()
 		log.Error("lease lost, partition dropped", "err", err)
 		fence(fmt.Errorf("%w: %w", delivery.ErrFenced, err))
 		return
