@@ -21,6 +21,12 @@ func (s *Sandbox) controlHandler() http.Handler {
 	mux.HandleFunc("POST /sandbox/integrations/{name}/reset", func(w http.ResponseWriter, r *http.Request) {
 		finish(w, s.Reset(r.PathValue("name")))
 	})
+	mux.HandleFunc("POST /sandbox/integrations/{name}/tokens", s.postTokens)
+	mux.HandleFunc("DELETE /sandbox/integrations/{name}/tokens", func(w http.ResponseWriter, r *http.Request) {
+		finish(w, s.RevokeTokens(r.PathValue("name")))
+	})
+	mux.HandleFunc("POST /sandbox/integrations/{name}/anomaly", s.postAnomaly)
+	mux.HandleFunc("POST /sandbox/integrations/{name}/inform", s.postInform)
 	mux.HandleFunc("GET /sandbox/faults", s.getFaults)
 	mux.HandleFunc("PUT /sandbox/faults", s.putFaults)
 	mux.HandleFunc("DELETE /sandbox/faults", func(w http.ResponseWriter, _ *http.Request) {
@@ -106,10 +112,12 @@ func (s *Sandbox) postHuman(w http.ResponseWriter, r *http.Request) {
 	switch body.Action {
 	case "map":
 		finish(w, s.Map(name, body.Accounts, body.Services))
+	case "unmap":
+		finish(w, s.Unmap(name, body.Accounts, body.Services))
 	case "finish":
 		finish(w, s.Finish(name))
 	default:
-		problem(w, http.StatusBadRequest, fmt.Sprintf(`action %.64q: want "map" or "finish"`, body.Action))
+		problem(w, http.StatusBadRequest, fmt.Sprintf(`action %.64q: want "map", "unmap" or "finish"`, body.Action))
 	}
 }
 
@@ -119,6 +127,48 @@ func (s *Sandbox) postStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.decode(w, r, &body) {
 		finish(w, s.SetStatus(r.PathValue("name"), body.Status))
+	}
+}
+
+func (s *Sandbox) postTokens(w http.ResponseWriter, r *http.Request) {
+	in, err := s.IssueTokens(r.PathValue("name"))
+	if err != nil {
+		finish(w, err)
+		return
+	}
+	writeJSON(w, http.StatusCreated, in)
+}
+
+func (s *Sandbox) postAnomaly(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		On *bool `json:"on"`
+	}
+	switch {
+	case !s.decode(w, r, &body):
+	case body.On == nil:
+		problem(w, http.StatusBadRequest, `want {"on":true} or {"on":false}`)
+	default:
+		finish(w, s.SetAnomaly(r.PathValue("name"), *body.On))
+	}
+}
+
+func (s *Sandbox) postInform(w http.ResponseWriter, r *http.Request) {
+	var o Inform
+	if !s.decode(w, r, &o) {
+		return
+	}
+	if err := o.Validate(); err != nil {
+		finish(w, err)
+		return
+	}
+	informed, err := s.Inform(r.Context(), r.PathValue("name"), o)
+	switch {
+	case err == nil:
+		writeJSON(w, http.StatusOK, informed)
+	case errors.Is(err, ErrUnknown):
+		finish(w, err)
+	default:
+		problem(w, http.StatusBadGateway, err.Error())
 	}
 }
 

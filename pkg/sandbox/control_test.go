@@ -60,7 +60,7 @@ func TestControlErrorsSayWhatWouldBeRight(t *testing.T) {
 		{"POST", "/sandbox/integrations/acme/msp-0042/reset", "", 404, "is written %2F"},
 		{"POST", "/sandbox/integrations/acme%2Fnobody/reset", "", 404, `unknown integration \"acme/nobody\"`},
 		{"GET", "/sandbox/report?integration=acme%2Fnobody", "", 404, "unknown integration"},
-		{"POST", control + "/human", `{"action":"sleep"}`, 400, `want \"map\" or \"finish\"`},
+		{"POST", control + "/human", `{"action":"sleep"}`, 400, `want \"map\", \"unmap\" or \"finish\"`},
 		{"POST", control + "/human", `{"action":"map","accounts":"some"}`, 400, `want \"all\" or an array`},
 		{"POST", control + "/human", ``, 400, "it is empty"},
 		{"POST", control + "/status", `{"status":"active"}`, 400, "want inactive, mapping, pending or connected"},
@@ -116,8 +116,8 @@ func TestTheReportCountsRequestsByOperationAndStatus(t *testing.T) {
 	p.token = "Bearer none"
 	p.want(p.askForMapping(), 401)
 	p.want(p.do("GET", "/sandbox/report", ""), 200,
-		`"name":"acme/msp-0042","integrationId":"int-1","status":"connected","epoch":0,"accounts":[{"vendorAccountId":"a","name":"A","externalId":"x","mapped":true}],`+
-			`"services":[{"id":"s","name":"S","description":"d","mapped":true}],"counts":{"a":{"s":2.0}},`+
+		`"name":"acme/msp-0042","integrationId":"int-1","dialect":"mspcentric","status":"connected","epoch":0,"accounts":[{"vendorAccountId":"a","name":"A","externalId":"x","mapped":true}],`+
+			`"services":[{"id":"s","name":"S","description":"d","mapped":true}],"counts":{"a":{"s":2.0}},"billed":{"a":{"s":2.0}},`+
 			`"totals":{"requests":{"accounts":{"201":1},"count":{"201":2,"404":1},"mapping":{"200":1},"services":{"201":1}},"acceptedCounts":2,"maxCallsPerKey":2}}`,
 		`"mapping":{"200":1,"401":1}`)
 }

@@ -1,48 +1,76 @@
 // Package sandbox plays the billing partner: an in-memory server that speaks the
-// Vendor-API as a vendor's client meets it, with the human who maps accounts,
-// the rate limit, the refusals and the accidents of a network, and a tape of
-// everything that reached it. Tests assert on the tape; people try the product
-// against it without an account at the partner.
+// Vendor-API as a vendor's client meets it, in either of its dialects, with the human who
+// maps accounts, the rate limit, the refusals and the accidents of a network, the webhook
+// the partner sends, and a tape of everything that reached it. Tests assert on the tape;
+// people try the product against it without an account at the partner.
 //
 // It deliberately knows nothing of the program under test: it imports nothing of
 // ours, so that a misunderstanding of the partner cannot be shared by both sides.
-// It opens no listener, starts no goroutine, writes no file and logs nothing. It
-// guards its control API with nothing: never expose it to a network you do not trust.
+// It opens no listener, keeps no goroutine, writes no file and logs nothing. Where it is
+// told to send the webhook, it connects to loopback addresses only. It guards its control
+// API with nothing: never expose it to a network you do not trust.
 //
 // # The partner's side
 //
-// Below [BasePath], in the MSPCentric dialect of the Vendor-API. Authorization is
-// "Bearer " + base64(vendorToken ":" partnerToken), standard alphabet with padding.
+// Below [BasePath]. T is base64(vendorToken ":" partnerToken), standard alphabet with
+// padding. An integration has one dialect; a token in the other's header is a 401.
+//
+// A refusal is {"statusCode":…,"message":"…"}. One request is judged in this order:
+// 401 token, 429 rate limit, the fault plan, 404/405 route, 413 body too large, 400 wrong
+// field; then, for a count, 409 integration not ready (Config.NotReadyStatus), 403 usage
+// anomaly, 404 unknown or unmapped account or service; then success. Every answer, torn
+// connections aside, carries X-Request-Id.
+//
+// A unit count is a decimal text from the wire to the report; it is never a float.
+//
+// The MSPCentric dialect, "Authorization: Bearer T":
 //
 //	POST  /organization/accounts       {"vendorAccountId":"a-17","name":"Acme","externalId":"x"}   201, 409 exists
 //	POST  /organization/services       {"id":"backup","name":"Backup","description":"…"}           201, 409 exists
 //	PATCH /status/mapping              body ignored                                                200 {"status":200,"message":"…","data":{"integrationId":"int-1","status":"mapping"}}
 //	POST  /service/{serviceId}/count   {"unitCount":42.5,"accountId":"a-17"}                       201 {"status":201,"message":"…"}
 //
-// A refusal is {"statusCode":…,"message":"…"}. One request is judged in this order:
-// 401 token, 429 rate limit, the fault plan, 404/405 route, 413 body too large, 400 wrong
-// field, 409 integration not ready (Config.NotReadyStatus), 404 unknown or unmapped account
-// or service, success. Every answer, torn connections aside, carries X-Request-Id.
+// The Gradient dialect, "GRADIENT-TOKEN: T":
 //
-// A unit count is a decimal text from the wire to the report; it is never a float.
+//	GET   /                                  200 {"status":200,"message":"…","data":{"_id":…,"id":…,"name":…,"skus":[{"_id":…,"id":…,"name":…}]}}
+//	GET   /organization                      200 {"organizationId":…,"name":…,"vendorId":…,"vendorName":…,"integrationId":…,"status":…,"lastSyncedAt":…}
+//	PATCH /organization/status/{status}      inactive, pending or active in lower case: 200 with an envelope, else 400
+//	GET   /organization/accounts             200 [{"id":…,"name":…,"description":…,"isMapped":…,"mappingId":…}]; ?returnUnmapped=false: the mapped ones
+//	POST  /organization/accounts             {"id":"a-17","name":"Acme","description":"…"} or an array of them: 201 with an array, 409 exists
+//	PATCH /organization/accounts/{id}        {"name":"…","description":"…","isActive":true}, any of them: 200 {"id":…,"name":…,"description":…}, 404
+//	POST  /organization/services             as for accounts
+//	POST  /service/{serviceId}/count         {"accountId":"a-17","unitCount":42.5}: 201; ?no_build=true leaves the billing view as it is
+//
+// Where the Gradient documentation is silent, the sandbox is strict, so that a client that
+// gets on with it gets on with either behaviour: an account that exists is a 409 as a
+// service is (clients seen in public list accounts and post what is missing), an array with
+// one such creates nothing, and a 429 comes without Retry-After. No review stands between
+// mapping and counts: in pending a count is a 404 until its account and service are mapped,
+// and the first accepted one makes the integration active.
 //
 // # The control API
 //
 // Bodies are JSON; a name holds a slash and is one escaped segment: acme%2Fmsp-0042.
-// Errors are RFC 9457 problem documents.
+// Statuses are those of [Status] in either dialect. Errors are RFC 9457 problem documents.
 //
 //	GET    /                                       a page for people
 //	GET    /sandbox/report[?integration=NAME]      see [Report]
 //	GET    /sandbox/tape[?integration=&account=&service=&after=SEQ]   NDJSON of [Record]
-//	POST   /sandbox/integrations                   {"name":"acme/msp-0042","vendorToken":"v","partnerToken":"p"}: all optional;
+//	POST   /sandbox/integrations                   {"name":"acme/msp-0042","vendorToken":"v","partnerToken":"p","dialect":"gradient"}: all optional;
 //	                                               201 with the same fields and "integrationId"; missing tokens are drawn at random
-//	POST   /sandbox/integrations/{name}/human      {"action":"map","accounts":["a-17"],"services":"all"} or {"action":"finish"}
+//	POST   /sandbox/integrations/{name}/human      {"action":"map","accounts":["a-17"],"services":"all"}, the same with "unmap", or {"action":"finish"}
 //	POST   /sandbox/integrations/{name}/status     {"status":"pending"}
-//	POST   /sandbox/integrations/{name}/reset      no body: the user pressed Authenticate again
+//	POST   /sandbox/integrations/{name}/reset      no body: the user disconnected, or pressed Authenticate again
+//	POST   /sandbox/integrations/{name}/tokens     no body: a new partner token, the old one is good no more; 201 as for the creation
+//	DELETE /sandbox/integrations/{name}/tokens     revokes: every request is a 401 until there is a new token
+//	POST   /sandbox/integrations/{name}/anomaly    {"on":true}: counts are refused with 403; {"on":false} ends it
+//	POST   /sandbox/integrations/{name}/inform     {"url":"http://127.0.0.1:8080/…","header":"X-Secret","secret":"s","times":5,"spelling":"config_upate",
+//	                                               "active":"string","shuffle":true,"seed":7}: sends the webhook, all but url optional, see [Inform];
+//	                                               200 {"answers":[202,…]}, 502 when a request got no answer
 //	GET    /sandbox/faults                         the plan in force
 //	PUT    /sandbox/faults                         {"seed":7,"rules":[{"name":"flaky","operation":"count","probability":0.1,
 //	                                               "effect":"status","status":503,"message":"try later","retryAfter":"2s"}]}; see [Rule]
 //	DELETE /sandbox/faults                         no more faults
 //
-// The five calls that change an integration or the plan answer 204, except the creation (201).
+// A call that changes something answers 204 where the table names no other status.
 package sandbox

@@ -13,11 +13,19 @@ type Operation string
 
 // The operations. OperationUnknown is a request that is none of the others.
 const (
-	OperationAccounts Operation = "accounts"
-	OperationServices Operation = "services"
-	OperationMapping  Operation = "mapping"
+	OperationAccounts Operation = "accounts" // POST of accounts
+	OperationServices Operation = "services" // POST of services
+	OperationMapping  Operation = "mapping"  // the vendor asks to be mapped; in the Gradient dialect: sets pending
 	OperationCount    Operation = "count"
 	OperationUnknown  Operation = "unknown"
+
+	// These exist in the Gradient dialect alone.
+
+	OperationVendor       Operation = "vendor"        // GET of the vendor
+	OperationOrganization Operation = "organization"  // GET of the organization
+	OperationList         Operation = "list-accounts" // GET of accounts
+	OperationUpdate       Operation = "update-account"
+	OperationStatus       Operation = "status" // the vendor sets inactive or active
 )
 
 // Effect is what a fault does to a request, after its latency.
@@ -162,9 +170,11 @@ func (r *Rule) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch r.Operation {
-	case "", "*", OperationAccounts, OperationServices, OperationMapping, OperationCount:
+	case "", "*", OperationAccounts, OperationServices, OperationMapping, OperationCount,
+		OperationVendor, OperationOrganization, OperationList, OperationUpdate, OperationStatus:
 	default:
-		bad("operation %q: want accounts, services, mapping, count or *", string(r.Operation))
+		bad("operation %q: want accounts, services, mapping, count, vendor, organization, list-accounts, update-account, status or *",
+			string(r.Operation))
 	}
 	if !(r.Probability >= 0 && r.Probability <= 1) { // so written, it refuses NaN
 		bad("probability %v: want 0 to 1", r.Probability)

@@ -18,6 +18,8 @@ type Integration struct {
 	// VendorToken must not contain a colon, which separates it from the PartnerToken.
 	VendorToken  string `json:"vendorToken"`
 	PartnerToken string `json:"partnerToken"`
+	// Dialect is MSPCentric when empty.
+	Dialect Dialect `json:"dialect,omitempty"`
 }
 
 // String is the name alone: tokens do not belong in logs.
@@ -33,15 +35,21 @@ func (in Integration) validate() error {
 	if strings.Contains(in.VendorToken, ":") {
 		return fmt.Errorf("integration %q: the vendor token contains a colon, which separates the two tokens", in.Name)
 	}
+	if err := in.Dialect.validate(); err != nil {
+		return fmt.Errorf("integration %q: %w", in.Name, err)
+	}
 	return nil
 }
 
 // Status of an integration, as the partner's quick start has it:
-// inactive → mapping → pending → connected.
+// inactive → mapping → pending → connected. Reports and controls use these words for
+// either dialect; on the wire of the Gradient dialect mapping and pending are pending,
+// and connected is active.
 type Status string
 
 const (
-	// Inactive: credentials exist. PATCH /status/mapping leads out, Reset leads in.
+	// Inactive: credentials exist. PATCH /status/mapping leads out, Reset leads in. In the
+	// Gradient dialect the vendor sets inactive, pending and active as it likes.
 	Inactive Status = "inactive"
 	// Mapping: the vendor posted its catalog; a human may map and, with Finish, lead out.
 	Mapping Status = "mapping"
@@ -85,63 +93,6 @@ func (s *Selection) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// item is a posted account or service; note is its externalId or description.
-type item struct {
-	id, name, note string
-	mapped         bool
-}
-
-// catalog holds what was posted, in the order of posting.
-type catalog struct {
-	byID  map[string]*item
-	order []*item
-	// settled items at the front of order are mapped, so that an automatic human who
-	// comes after every single post does not walk through all of them each time.
-	settled int
-}
-
-func newCatalog() catalog { return catalog{byID: map[string]*item{}} }
-
-func (c *catalog) post(it item) bool {
-	if c.byID[it.id] != nil {
-		return false
-	}
-	c.byID[it.id] = &it
-	c.order = append(c.order, &it)
-	return true
-}
-
-func (c *catalog) isMapped(id string) bool {
-	it := c.byID[id]
-	return it != nil && it.mapped
-}
-
-func (c *catalog) mapAll() {
-	for _, it := range c.order[c.settled:] {
-		it.mapped = true
-	}
-	c.settled = len(c.order)
-}
-
-func (c *catalog) mapSelected(s Selection) {
-	if s.all {
-		c.mapAll()
-	}
-	for _, id := range s.ids {
-		c.byID[id].mapped = true
-	}
-}
-
-func (c *catalog) missing(kind string, s Selection) error {
-	var errs []error
-	for _, id := range s.ids {
-		if c.byID[id] == nil {
-			errs = append(errs, fmt.Errorf("%w %s %q: it was never posted", ErrUnknown, kind, id))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // key of a figure within an integration.
 type key struct{ account, service string }
 
@@ -149,33 +100,56 @@ type key struct{ account, service string }
 type figure struct {
 	calls    int // accepted or not
 	accepted []Accepted
+	built    int // how many of the accepted the billing view knows
+}
+
+// at returns the last of the first n accepted values, if it is of this epoch.
+func (f *figure) at(n, epoch int) (string, bool) {
+	if n == 0 {
+		return "", false
+	}
+	last := f.accepted[n-1]
+	return last.Value, last.Epoch == epoch
 }
 
 // integration is the partner's state of one integration. Sandbox.mu guards it.
 type integration struct {
-	name, id   string
-	auto       bool
-	humanDelay time.Duration
+	name, id     string
+	dialect      Dialect
+	vendorToken  string
+	partnerToken string // empty: revoked
+	auto         bool
+	humanDelay   time.Duration
 
 	status   Status
 	visit    time.Time // when the automatic human comes; zero: not called
 	epoch    int       // resets so far
+	anomaly  bool
 	accounts catalog
 	services catalog
 	figures  map[key]*figure
+	unbuilt  []*figure // with values the billing view does not know yet
+	synced   time.Time // last accepted count; zero: none
+	moments  moments
 	window   window
 	totals   totals
 }
 
-func newIntegration(name, id string, auto bool, humanDelay time.Duration) *integration {
-	return &integration{
-		name: name, id: id, auto: auto, humanDelay: humanDelay,
+func newIntegration(in Integration, auto bool, humanDelay time.Duration) *integration {
+	it := &integration{
+		name: in.Name, id: in.ID, dialect: in.Dialect,
+		vendorToken: in.VendorToken, partnerToken: in.PartnerToken,
+		auto: auto, humanDelay: humanDelay,
 		status:   Inactive,
 		accounts: newCatalog(), services: newCatalog(),
 		figures: map[key]*figure{},
 		totals:  newTotals(),
 	}
+	it.remember()
+	return it
 }
+
+func (in *integration) credentials() string { return in.vendorToken + ":" + in.partnerToken }
 
 // callHuman appoints the automatic human's next visit, unless one is appointed.
 func (in *integration) callHuman(now time.Time) {
@@ -191,30 +165,45 @@ func (in *integration) settle(now time.Time) {
 		return
 	}
 	in.visit = time.Time{}
-	in.accounts.mapAll()
-	in.services.mapAll()
+	in.accounts.mapNew()
+	in.services.mapNew()
 	if in.status == Mapping {
 		in.status = Pending
 	}
 }
 
-var errInactive = fmt.Errorf("%w: it is inactive; the vendor has to PATCH /status/mapping first", ErrConflict)
+// needsAsking is the error of a human who would map before the vendor asked for it.
+func (in *integration) needsAsking() error {
+	if in.status != Inactive {
+		return nil
+	}
+	call := "PATCH /status/mapping"
+	if in.dialect == Gradient {
+		call = "PATCH /organization/status/" + gradientPending
+	}
+	return fmt.Errorf("%w: it is inactive; the vendor has to %s first", ErrConflict, call)
+}
 
 func (in *integration) mapSelected(accounts, services Selection) error {
-	if in.status == Inactive {
-		return errInactive
+	if err := in.needsAsking(); err != nil {
+		return err
 	}
+	return in.setSelected(accounts, services, true)
+}
+
+// setSelected maps or unmaps all that is named, or nothing when an id is unknown.
+func (in *integration) setSelected(accounts, services Selection, mapped bool) error {
 	if err := errors.Join(in.accounts.missing("account", accounts), in.services.missing("service", services)); err != nil {
 		return err
 	}
-	in.accounts.mapSelected(accounts)
-	in.services.mapSelected(services)
+	in.accounts.setSelected(accounts, mapped)
+	in.services.setSelected(services, mapped)
 	return nil
 }
 
 func (in *integration) finish() error {
-	if in.status == Inactive {
-		return errInactive
+	if err := in.needsAsking(); err != nil {
+		return err
 	}
 	if in.status == Mapping {
 		in.status = Pending
@@ -223,18 +212,34 @@ func (in *integration) finish() error {
 }
 
 func (in *integration) reset() {
-	in.status, in.visit = Inactive, time.Time{}
+	in.status, in.visit, in.synced = Inactive, time.Time{}, time.Time{}
 	in.accounts, in.services = newCatalog(), newCatalog()
+	in.build()
 	in.epoch++
 }
 
-// postTo is POST of an account or a service.
-func (in *integration) postTo(c *catalog, kind string, it item, now time.Time) answer {
-	if !c.post(it) {
-		return refuse(http.StatusConflict, "%s already exists with id: %s", kind, it.id)
+// postTo is POST of accounts or services: all of them, or none when one exists.
+func (in *integration) postTo(c *catalog, kind string, items []item, now time.Time) answer {
+	var existing []string
+	for i := range items {
+		if c.byID[items[i].id] != nil {
+			existing = append(existing, items[i].id)
+		}
+	}
+	if len(existing) > 0 {
+		return refuse(http.StatusConflict, "%s already exists with id: %s", kind, strings.Join(existing, ", "))
+	}
+	created := make([]property, len(items))
+	for i := range items {
+		c.post(items[i])
+		created[i] = items[i].property()
 	}
 	in.callHuman(now)
-	return answer{status: http.StatusCreated, message: kind + " created"}
+	a := answer{status: http.StatusCreated, message: kind + " created"}
+	if in.dialect == Gradient {
+		a.bare = created
+	}
+	return a
 }
 
 // askForMapping is PATCH /status/mapping.
@@ -243,27 +248,63 @@ func (in *integration) askForMapping(now time.Time) answer {
 		in.status = Mapping
 	}
 	in.callHuman(now)
+	return in.tellStatus()
+}
+
+// tellStatus answers a call that may have changed the status.
+func (in *integration) tellStatus() answer {
+	name := in.dialect.statusName(in.status)
 	return answer{
-		status: http.StatusOK, message: "integration status is " + string(in.status),
-		data: &mappingData{IntegrationID: in.id, Status: in.status},
+		status: http.StatusOK, message: "integration status is " + name,
+		data: statusData{IntegrationID: in.id, Status: name},
+	}
+}
+
+// takesCounts says whether the status lets counts in. No document of the Gradient dialect
+// knows a review to accept: there a mapped account and service are enough.
+func (in *integration) takesCounts() bool {
+	switch in.status {
+	case Pending, Connected:
+		return true
+	case Mapping:
+		return in.dialect == Gradient
+	default:
+		return false
 	}
 }
 
 // count is POST of a unit count that is well-formed; a is remembered when it is accepted.
-func (in *integration) count(k key, a Accepted, notReady int) answer {
+// noBuild leaves the billing view as it is.
+func (in *integration) count(k key, a Accepted, noBuild bool, notReady int) answer {
 	switch {
-	case in.status != Pending && in.status != Connected:
-		return refuse(notReady, "integration is not ready: %s", in.status)
+	case !in.takesCounts():
+		return refuse(notReady, "integration is not ready: %s", in.dialect.statusName(in.status))
+	case in.anomaly:
+		return refuse(http.StatusForbidden, "usage anomaly: counts are refused until the usage was reviewed")
 	case !in.accounts.isMapped(k.account):
 		return refuse(http.StatusNotFound, "No account map found with id: %s", k.account)
 	case !in.services.isMapped(k.service):
 		return refuse(http.StatusNotFound, "No service map found with id: %s", k.service)
 	}
 	f := in.figure(k)
+	if f.built == len(f.accepted) {
+		in.unbuilt = append(in.unbuilt, f)
+	}
 	a.Epoch = in.epoch
 	f.accepted = append(f.accepted, a)
-	in.status = Connected
+	if !noBuild {
+		in.build()
+	}
+	in.status, in.synced = Connected, a.Time
 	return answer{status: http.StatusCreated, message: "unit count accepted"}
+}
+
+// build makes the billing view show every accepted value.
+func (in *integration) build() {
+	for _, f := range in.unbuilt {
+		f.built = len(f.accepted)
+	}
+	in.unbuilt = in.unbuilt[:0]
 }
 
 func (in *integration) figure(k key) *figure {
@@ -278,11 +319,19 @@ func (in *integration) figure(k key) *figure {
 // value is the figure the partner would bill now; a reset makes it forget.
 func (in *integration) value(k key) (string, bool) {
 	f := in.figures[k]
-	if f == nil || len(f.accepted) == 0 {
+	if f == nil {
 		return "", false
 	}
-	last := f.accepted[len(f.accepted)-1]
-	return last.Value, last.Epoch == in.epoch
+	return f.at(len(f.accepted), in.epoch)
+}
+
+// billed is the figure the billing view shows.
+func (in *integration) billed(k key) (string, bool) {
+	f := in.figures[k]
+	if f == nil {
+		return "", false
+	}
+	return f.at(f.built, in.epoch)
 }
 
 // window admits at most limit requests within any one second. Refused ones do not count.

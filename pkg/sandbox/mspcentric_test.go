@@ -96,7 +96,7 @@ func TestNumbersAreKeptExactly(t *testing.T) {
 		p.want(p.count("a", "s", text), 201)
 		p.wantValue("a", "s", text)
 		got := p.do("GET", "/sandbox/report?integration=acme%2Fmsp-0042", "")
-		p.want(got, 200, `"counts":{"a":{"s":`+text+`}}`)
+		p.want(got, 200, `"counts":{"a":{"s":`+text+`}}`, `"billed":{"a":{"s":`+text+`}}`)
 		var report sandbox.Report
 		if err := json.Unmarshal([]byte(got.body), &report); err != nil {
 			t.Fatal(err)

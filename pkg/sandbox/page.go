@@ -27,6 +27,7 @@ type pageData struct {
 // pageRow is one integration: numbers only, the figures are in the report.
 type pageRow struct {
 	Name, ID                 string
+	Dialect                  Dialect
 	Status                   Status
 	Accounts, MappedAccounts int
 	Services, MappedServices int
@@ -35,7 +36,7 @@ type pageRow struct {
 
 func newPageRow(in IntegrationReport) pageRow {
 	row := pageRow{
-		Name: in.Name, ID: in.ID, Status: in.Status,
+		Name: in.Name, ID: in.ID, Dialect: in.Dialect, Status: in.Status,
 		Accounts: len(in.Accounts), Services: len(in.Services), Accepted: in.Totals.AcceptedCounts,
 	}
 	for _, a := range in.Accounts {

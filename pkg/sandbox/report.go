@@ -17,9 +17,13 @@ type Report struct {
 
 // IntegrationReport is one integration's state.
 type IntegrationReport struct {
-	Name   string `json:"name"`
-	ID     string `json:"integrationId"`
-	Status Status `json:"status"`
+	Name    string  `json:"name"`
+	ID      string  `json:"integrationId"`
+	Dialect Dialect `json:"dialect"`
+	Status  Status  `json:"status"`
+	// Revoked says that no token is good at present, Anomaly that counts are refused.
+	Revoked bool `json:"revoked,omitempty"`
+	Anomaly bool `json:"anomaly,omitempty"`
 	// Epoch is how often the integration was reset.
 	Epoch int `json:"epoch"`
 	// Accounts and Services are in the order of posting.
@@ -28,6 +32,9 @@ type IntegrationReport struct {
 	// Counts holds the current value by account, then service, with the digits as they were
 	// sent: 42.50 stays 42.50, so compare numerically. A reset empties it.
 	Counts map[string]map[string]json.Number `json:"counts"`
+	// Billed is what the billing view shows: Counts without what came with no_build=true
+	// since the last count without it.
+	Billed map[string]map[string]json.Number `json:"billed"`
 	Totals Totals                            `json:"totals"`
 }
 
@@ -35,8 +42,12 @@ type IntegrationReport struct {
 type AccountReport struct {
 	VendorAccountID string `json:"vendorAccountId"`
 	Name            string `json:"name"`
-	ExternalID      string `json:"externalId,omitempty"`
+	ExternalID      string `json:"externalId,omitempty"`  // MSPCentric
+	Description     string `json:"description,omitempty"` // Gradient
 	Mapped          bool   `json:"mapped"`
+	// Inactive is what the vendor said by isActive in the Gradient dialect. Counts do not
+	// ask for it: what it does to them is published nowhere.
+	Inactive bool `json:"inactive,omitempty"`
 }
 
 // ServiceReport is one posted service.
@@ -126,26 +137,37 @@ func (s *Sandbox) ReportOf(integration string) (IntegrationReport, bool) {
 
 func (in *integration) report() IntegrationReport {
 	out := IntegrationReport{
-		Name: in.name, ID: in.id, Status: in.status, Epoch: in.epoch,
+		Name: in.name, ID: in.id, Dialect: in.dialect, Status: in.status, Epoch: in.epoch,
+		Revoked: in.partnerToken == "", Anomaly: in.anomaly,
 		Accounts: []AccountReport{}, Services: []ServiceReport{},
 		Counts: map[string]map[string]json.Number{},
+		Billed: map[string]map[string]json.Number{},
 		Totals: in.totals.report(),
 	}
 	for _, a := range in.accounts.order {
-		out.Accounts = append(out.Accounts, AccountReport{a.id, a.name, a.note, a.mapped})
+		account := AccountReport{VendorAccountID: a.id, Name: a.name, ExternalID: a.note, Mapped: a.mapped, Inactive: a.inactive}
+		if in.dialect == Gradient {
+			account.ExternalID, account.Description = "", a.note
+		}
+		out.Accounts = append(out.Accounts, account)
 	}
 	for _, v := range in.services.order {
 		out.Services = append(out.Services, ServiceReport{v.id, v.name, v.note, v.mapped})
 	}
 	for k := range in.figures {
-		value, ok := in.value(k)
-		if !ok {
-			continue
+		if value, ok := in.value(k); ok {
+			put(out.Counts, k, value)
 		}
-		if out.Counts[k.account] == nil {
-			out.Counts[k.account] = map[string]json.Number{}
+		if value, ok := in.billed(k); ok {
+			put(out.Billed, k, value)
 		}
-		out.Counts[k.account][k.service] = json.Number(value)
 	}
 	return out
+}
+
+func put(values map[string]map[string]json.Number, k key, value string) {
+	if values[k.account] == nil {
+		values[k.account] = map[string]json.Number{}
+	}
+	values[k.account][k.service] = json.Number(value)
 }

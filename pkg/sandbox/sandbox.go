@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ const (
 	HumanAPI HumanMode = "api"
 )
 
-// RetryAfterForm is one of the two forms RFC 9110 gives the Retry-After header.
+// RetryAfterForm is one of the two forms RFC 9110 gives the Retry-After header, or none.
 type RetryAfterForm string
 
 const (
@@ -41,6 +42,8 @@ const (
 	RetryAfterSeconds RetryAfterForm = "seconds"
 	// RetryAfterDate writes an HTTP date of Config.Now, rounded up to the next second.
 	RetryAfterDate RetryAfterForm = "date"
+	// RetryAfterNone writes no header: the client has to find its pace by itself.
+	RetryAfterNone RetryAfterForm = "none"
 )
 
 // Config describes a sandbox. The zero value is a partner without customers.
@@ -58,7 +61,8 @@ type Config struct {
 	// RateLimit is how many requests an integration may make within any one second; 0 is no limit.
 	// What exceeds it gets 429 and does not count against it.
 	RateLimit int
-	// RetryAfterForm is RetryAfterSeconds when empty. A fault rule may differ.
+	// RetryAfterForm, when empty, is RetryAfterSeconds; for what exceeds the RateLimit of a
+	// Gradient integration RetryAfterNone. A fault rule may differ.
 	RetryAfterForm RetryAfterForm
 	// Faults is the plan in force at the start.
 	Faults Plan
@@ -126,10 +130,11 @@ func (c Config) validateIntegrations() error {
 }
 
 func (f RetryAfterForm) validate() error {
-	if f == "" || f == RetryAfterSeconds || f == RetryAfterDate {
+	switch f {
+	case "", RetryAfterSeconds, RetryAfterDate, RetryAfterNone:
 		return nil
 	}
-	return fmt.Errorf("form %q of Retry-After: want %q or %q", string(f), RetryAfterSeconds, RetryAfterDate)
+	return fmt.Errorf("form %q of Retry-After: want %q, %q or %q", string(f), RetryAfterSeconds, RetryAfterDate, RetryAfterNone)
 }
 
 // Sandbox is one partner. All methods may be called from any goroutine.
@@ -164,9 +169,6 @@ func New(c Config) *Sandbox {
 	}
 	if c.NotReadyStatus == 0 {
 		c.NotReadyStatus = http.StatusConflict
-	}
-	if c.RetryAfterForm == "" {
-		c.RetryAfterForm = RetryAfterSeconds
 	}
 	if c.BodyLimit == 0 {
 		c.BodyLimit = defaultBodyLimit
@@ -216,8 +218,9 @@ func (s *Sandbox) Handler() http.Handler {
 		id := s.idPrefix + strconv.FormatUint(s.lastID.Add(1), 10)
 		w.Header().Set("X-Request-Id", id)
 		// Not by a ServeMux: it would redirect ids like "a//b" instead of judging them.
-		if path, ok := strings.CutPrefix(r.URL.EscapedPath(), BasePath+"/"); ok {
-			s.serveVendorAPI(w, r, path, id)
+		path, ok := strings.CutPrefix(r.URL.EscapedPath(), BasePath)
+		if ok && (path == "" || path[0] == '/') {
+			s.serveVendorAPI(w, r, strings.TrimPrefix(path, "/"), id)
 			return
 		}
 		s.control.ServeHTTP(w, r)
@@ -242,17 +245,12 @@ func (s *Sandbox) AddIntegration(in Integration) (Integration, error) {
 	if err := in.validate(); err != nil {
 		return Integration{}, err
 	}
-	credentials := in.VendorToken + ":" + in.PartnerToken
-	if s.byName[in.Name] != nil {
-		return Integration{}, fmt.Errorf("add integration %q: %w: the name is taken", in.Name, ErrConflict)
-	}
-	if other := s.byToken[credentials]; other != nil {
-		return Integration{}, fmt.Errorf("add integration %q: %w: %q has the same pair of tokens", in.Name, ErrConflict, other.name)
+	in.Dialect = cmp.Or(in.Dialect, MSPCentric)
+	in.ID = fmt.Sprintf("int-%d", n)
+	if err := s.add(in); err != nil {
+		return Integration{}, err
 	}
 	s.created = n
-	in.ID = fmt.Sprintf("int-%d", n)
-	it := newIntegration(in.Name, in.ID, s.config.Human == HumanAuto, s.config.HumanDelay)
-	s.byName[in.Name], s.byToken[credentials], s.vendorTokens[in.VendorToken] = it, it, true
 	return in, nil
 }
 
@@ -288,6 +286,13 @@ func (s *Sandbox) Map(name string, accounts, services Selection) error {
 	return s.change("map", name, func(in *integration) error { return in.mapSelected(accounts, services) })
 }
 
+// Unmap lets the human take mappings back. An automatic human does not map again what was
+// unmapped; Map does. Values and status stay. It returns [ErrUnknown] naming every id that
+// was not posted; then nothing is unmapped.
+func (s *Sandbox) Unmap(name string, accounts, services Selection) error {
+	return s.change("unmap", name, func(in *integration) error { return in.setSelected(accounts, services, false) })
+}
+
 // Finish lets the human accept the review: mapping becomes pending; pending and connected
 // stay. It returns [ErrConflict] while the integration is inactive.
 func (s *Sandbox) Finish(name string) error {
@@ -306,8 +311,9 @@ func (s *Sandbox) SetStatus(name string, status Status) error {
 	})
 }
 
-// Reset is a user who presses Authenticate again: accounts, services, mappings and the
-// current values are gone and the status is inactive. Tokens, tape and history stay.
+// Reset is a user who disconnects the integration or presses Authenticate again: accounts,
+// services, mappings, the current values and the billing view are gone and the status is
+// inactive. Tokens, an anomaly, tape and history stay.
 func (s *Sandbox) Reset(name string) error {
 	return s.change("reset", name, func(in *integration) error {
 		in.reset()
@@ -326,5 +332,6 @@ func (s *Sandbox) change(what, name string, do func(*integration) error) error {
 	if err := do(in); err != nil {
 		return fmt.Errorf("%s of integration %q: %w", what, name, err)
 	}
+	in.remember()
 	return nil
 }

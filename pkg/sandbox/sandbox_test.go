@@ -30,26 +30,38 @@ type partner struct {
 	*sandbox.Sandbox
 	t      *testing.T
 	server *httptest.Server
+	header string // of the token
 	token  string
 }
 
 func start(t *testing.T, c sandbox.Config) *partner {
 	t.Helper()
+	return startDialect(t, c, "")
+}
+
+func startDialect(t *testing.T, c sandbox.Config, d sandbox.Dialect) *partner {
+	t.Helper()
 	if c.Human == "" {
 		c.Human = sandbox.HumanAPI
 	}
-	c.Integrations = append(c.Integrations, sandbox.Integration{Name: org, VendorToken: "vt", PartnerToken: "pt"})
+	c.Integrations = append(c.Integrations, sandbox.Integration{Name: org, VendorToken: "vt", PartnerToken: "pt", Dialect: d})
 	sb := sandbox.New(c)
 	server := httptest.NewServer(sb.Handler())
 	t.Cleanup(func() {
 		sb.Close()
 		server.Close()
 	})
-	return &partner{Sandbox: sb, t: t, server: server, token: bearer("vt", "pt")}
+	p := &partner{Sandbox: sb, t: t, server: server, header: "Authorization", token: bearer("vt", "pt")}
+	if d == sandbox.Gradient {
+		p.header, p.token = "GRADIENT-TOKEN", token64("vt", "pt")
+	}
+	return p
 }
 
-func bearer(vendor, partner string) string {
-	return "Bearer " + base64.StdEncoding.EncodeToString([]byte(vendor+":"+partner))
+func bearer(vendor, partner string) string { return "Bearer " + token64(vendor, partner) }
+
+func token64(vendor, partner string) string {
+	return base64.StdEncoding.EncodeToString([]byte(vendor + ":" + partner))
 }
 
 // clock stands still at 2026-11-20 12:00:00 UTC until it is advanced.
@@ -76,7 +88,7 @@ func (p *partner) do(method, path, body string) reply {
 		p.t.Fatalf("build %s %s: %v", method, path, err)
 	}
 	if p.token != "" {
-		req.Header.Set("Authorization", p.token)
+		req.Header.Set(p.header, p.token)
 	}
 	return send(p.server.Client(), req)
 }
@@ -215,11 +227,7 @@ func TestTheAutomaticHumanMapsAfterHisDelayAndAgainForWhatIsPostedLater(t *testi
 		})
 		call := func(method, path, body string, want int) {
 			t.Helper()
-			req := httptest.NewRequestWithContext(t.Context(), method, sandbox.BasePath+path, strings.NewReader(body))
-			req.Header.Set("Authorization", bearer("vt", "pt"))
-			rec := httptest.NewRecorder()
-			sb.Handler().ServeHTTP(rec, req)
-			if rec.Code != want {
+			if rec := serve(t, sb, method, path, body); rec.Code != want {
 				t.Errorf("%v: %s %s: got %d %s; want %d", time.Now(), method, path, rec.Code, rec.Body, want)
 			}
 		}
@@ -322,11 +330,13 @@ func TestAWrongConfigurationIsRefusedWithAllItsMistakes(t *testing.T) {
 		Integrations: []sandbox.Integration{
 			{Name: "x/1", VendorToken: "v", PartnerToken: "p"}, {Name: "x/1", VendorToken: "v", PartnerToken: "q"},
 			{Name: "x/2", VendorToken: "v", PartnerToken: "p"}, {Name: "x/3", VendorToken: "v"}, {Name: "x/4", VendorToken: "v:", PartnerToken: "p"},
+			{Name: "x/5", VendorToken: "w", PartnerToken: "p", Dialect: "klingon"},
 		},
 	}
 	err := c.Validate()
 	for _, want := range []string{"robot", "human delay", "404", "rate limit", "soon", "tape limit", "body limit", "fault rule 1",
-		`2 "x/1": an earlier one has that name`, `3 "x/2": an earlier one has the same pair`, `4 "x/3": want a name`, `"x/4": the vendor token contains a colon`} {
+		`2 "x/1": an earlier one has that name`, `3 "x/2": an earlier one has the same pair`, `4 "x/3": want a name`, `"x/4": the vendor token contains a colon`,
+		`"x/5": dialect "klingon": want "mspcentric" or "gradient"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got error %v; want it to mention %q", err, want)
 		}
@@ -365,6 +375,16 @@ func BenchmarkCount(b *testing.B) {
 			b.Fatalf("got status %d; want 201", got)
 		}
 	}
+}
+
+// serve is a request of the integration org without a server, for synctest bubbles.
+func serve(t *testing.T, sb *sandbox.Sandbox, method, path, body string) *httptest.ResponseRecorder {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), method, sandbox.BasePath+path, strings.NewReader(body))
+	req.Header.Set("Authorization", bearer("vt", "pt"))
+	rec := httptest.NewRecorder()
+	sb.Handler().ServeHTTP(rec, req)
+	return rec
 }
 
 // record makes n records as cheaply as a request can.

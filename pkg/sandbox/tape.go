@@ -12,14 +12,19 @@ type Record struct {
 	// Sequence counts from 1 without gaps.
 	Sequence uint64    `json:"sequence"`
 	Time     time.Time `json:"time"`
-	// Integration is empty when the token was not good.
+	// Integration is empty when the token is none of any integration.
 	Integration string    `json:"integration"`
 	Operation   Operation `json:"operation"`
 	// Account and Service are the vendor's ids as far as the request names them.
 	Account string `json:"account,omitempty"`
 	Service string `json:"service,omitempty"`
+	// Batch holds the ids of the accounts or services that one request posts together; one
+	// alone is Account or Service instead.
+	Batch []string `json:"batch,omitempty"`
 	// Value is the unit count exactly as sent, empty when it was no JSON number.
 	Value string `json:"value,omitempty"`
+	// NoBuild says that a count asked to leave the billing view as it is.
+	NoBuild bool `json:"noBuild,omitempty"`
 	// Status is what was answered; 0 when the connection was torn instead.
 	Status int `json:"status"`
 	// Accepted says that the request took effect, whatever the client was told.
@@ -125,6 +130,19 @@ func (s *Sandbox) Value(integration, account, service string) (string, bool) {
 	defer s.mu.Unlock()
 	if in := s.byName[integration]; in != nil {
 		if v, ok := in.value(key{account, service}); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// Billed returns the value of a key that the billing view shows, and false when it shows
+// none. It is older than [Sandbox.Value] while all newer counts came with no_build=true.
+func (s *Sandbox) Billed(integration, account, service string) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in := s.byName[integration]; in != nil {
+		if v, ok := in.billed(key{account, service}); ok {
 			return v, true
 		}
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ const BasePath = "/api/vendor-api"
 // call is a request in the partner's own terms, whatever dialect it came in.
 type call struct {
 	requestID   string
+	dialect     Dialect
 	operation   Operation
 	credentials string  // vendorToken ":" partnerToken
 	denied      *answer // 401: the credentials could not be read
@@ -23,20 +25,26 @@ type call struct {
 	account     string
 	service     string
 	value       string // exact text of a JSON number
-	posted      item
+	noBuild     bool
+	posted      []item
+	batch       []string // ids of what is posted, when more than one
+	update      itemUpdate
+	status      Status // to be set
+	unmappedToo bool   // to be listed
 }
 
 // answer is what the client shall be told.
 type answer struct {
 	status  int
 	message string
-	data    *mappingData
+	data    any       // goes into the envelope, if any
+	bare    any       // goes out instead of the envelope, if any
 	header  [2]string // one extra header, if any
 }
 
-type mappingData struct {
+type statusData struct {
 	IntegrationID string `json:"integrationId"`
-	Status        Status `json:"status"`
+	Status        string `json:"status"`
 }
 
 func refuse(status int, format string, args ...any) answer {
@@ -44,14 +52,16 @@ func refuse(status int, format string, args ...any) answer {
 }
 
 func (a answer) body() []byte {
-	var v any
-	if a.status < 300 {
+	v := a.bare
+	switch {
+	case v != nil:
+	case a.status < 300:
 		v = struct {
-			Status  int          `json:"status"`
-			Message string       `json:"message"`
-			Data    *mappingData `json:"data,omitempty"`
+			Status  int    `json:"status"`
+			Message string `json:"message"`
+			Data    any    `json:"data,omitempty"`
 		}{a.status, a.message, a.data}
-	} else {
+	default:
 		v = struct {
 			StatusCode int    `json:"statusCode"`
 			Message    string `json:"message"`
@@ -59,7 +69,7 @@ func (a answer) body() []byte {
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic("sandbox: an answer of strings and numbers does not marshal: " + err.Error())
+		panic("sandbox: an answer of texts, numbers and times does not marshal: " + err.Error())
 	}
 	return text
 }
@@ -74,7 +84,7 @@ type verdict struct {
 // serveVendorAPI is a request's whole way: read, admit, sleep, judge, answer. Only admit
 // and judge hold the lock.
 func (s *Sandbox) serveVendorAPI(w http.ResponseWriter, r *http.Request, path, requestID string) {
-	c := s.readMSPCentric(w, r, path)
+	c := s.read(w, r, path)
 	c.requestID = requestID
 	in, rule, latency, v := s.admit(&c)
 	if v == nil {
@@ -102,10 +112,13 @@ func (s *Sandbox) admit(c *call) (*integration, *Rule, time.Duration, *verdict) 
 		return early(*c.denied)
 	case in == nil:
 		return early(s.unknownToken(c.credentials))
+	case in.dialect != c.dialect:
+		return early(refuse(http.StatusUnauthorized, "this integration speaks the %s dialect: send the token as %q",
+			in.dialect, wires[in.dialect].tokenHeader))
 	}
 	if wait := in.window.admit(s.config.RateLimit, now.Sub(s.start)); wait > 0 {
 		a := refuse(http.StatusTooManyRequests, "more than %d requests within one second", s.config.RateLimit)
-		a.header = retryAfter(wait, s.config.RetryAfterForm, now)
+		a.header = retryAfter(wait, cmp.Or(s.config.RetryAfterForm, in.dialect.retryAfterForm()), now)
 		return early(a)
 	}
 	rule, latency := s.faults.choose(c, in.name, now)
@@ -151,6 +164,7 @@ func (s *Sandbox) judge(ctx context.Context, c *call, in *integration, rule *Rul
 		v.answer = s.ruleAnswer(rule, now)
 	default:
 		v.answer = s.apply(c, in, now)
+		in.remember()
 		v.accepted = v.answer.status < 300
 		if effect == StatusAfter {
 			v.answer = s.ruleAnswer(rule, now)
@@ -174,10 +188,23 @@ func (s *Sandbox) apply(c *call, in *integration, now time.Time) answer {
 	case OperationServices:
 		return in.postTo(&in.services, "service", c.posted, now)
 	case OperationMapping:
+		if in.dialect == Gradient {
+			return in.set(c.status, now)
+		}
 		return in.askForMapping(now)
+	case OperationStatus:
+		return in.set(c.status, now)
+	case OperationVendor:
+		return in.showVendor()
+	case OperationOrganization:
+		return in.showOrganization()
+	case OperationList:
+		return in.listAccounts(c.unmappedToo)
+	case OperationUpdate:
+		return in.updateAccount(c.account, c.update)
 	case OperationCount:
 		accepted := Accepted{Sequence: s.tape.next(), Time: now, Value: c.value}
-		return in.count(key{c.account, c.service}, accepted, s.config.NotReadyStatus)
+		return in.count(key{c.account, c.service}, accepted, c.noBuild, s.config.NotReadyStatus)
 	default:
 		panic("sandbox: operation " + strconv.Quote(string(c.operation)) + " was neither refused nor routed")
 	}
@@ -185,7 +212,7 @@ func (s *Sandbox) apply(c *call, in *integration, now time.Time) answer {
 
 func (s *Sandbox) record(c *call, in *integration, v *verdict, now time.Time) {
 	r := Record{
-		Time: now, Operation: c.operation, Account: c.account, Service: c.service, Value: c.value,
+		Time: now, Operation: c.operation, Account: c.account, Service: c.service, Batch: c.batch, Value: c.value, NoBuild: c.noBuild,
 		Status: v.answer.status, Accepted: v.accepted, RequestID: c.requestID, Message: v.answer.message,
 	}
 	if v.rule != nil {
@@ -219,20 +246,19 @@ func (s *Sandbox) ruleAnswer(r *Rule, now time.Time) answer {
 		a.message = "fault " + r.Name
 	}
 	if r.RetryAfter > 0 {
-		form := r.RetryAfterForm
-		if form == "" {
-			form = s.config.RetryAfterForm
-		}
-		a.header = retryAfter(r.RetryAfter, form, now)
+		a.header = retryAfter(r.RetryAfter, cmp.Or(r.RetryAfterForm, s.config.RetryAfterForm, RetryAfterSeconds), now)
 	}
 	return a
 }
 
 // retryAfter rounds up: who obeys it must not be too early by the rounding.
 func retryAfter(wait time.Duration, form RetryAfterForm, now time.Time) [2]string {
-	value := strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
-	if form == RetryAfterDate {
-		value = now.Add(wait + time.Second - 1).UTC().Format(http.TimeFormat)
+	switch form {
+	case RetryAfterNone:
+		return [2]string{}
+	case RetryAfterDate:
+		return [2]string{"Retry-After", now.Add(wait + time.Second - 1).UTC().Format(http.TimeFormat)}
+	default:
+		return [2]string{"Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)}
 	}
-	return [2]string{"Retry-After", value}
 }

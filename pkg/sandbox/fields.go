@@ -1,0 +1,94 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+)
+
+// fields of a JSON object, names compared exactly: encoding/json would accept "accountID"
+// for "accountId", and the partner need not.
+type fields struct {
+	raw   map[string]json.RawMessage
+	wrong []string
+}
+
+func parseFields(body []byte) (*fields, error) {
+	if !utf8.Valid(body) {
+		return nil, errors.New("the body is not UTF-8")
+	}
+	f := &fields{}
+	var object *map[string]json.RawMessage // a pointer tells null from {}
+	if err := json.Unmarshal(body, &object); err != nil || object == nil {
+		if json.Valid(body) {
+			return nil, errors.New("the body must be one JSON object")
+		}
+		return nil, fmt.Errorf("the body is not JSON: %w", err)
+	}
+	f.raw = *object
+	return f, nil
+}
+
+func (f *fields) text(name string, required bool) string {
+	raw, ok := f.raw[name]
+	if !ok && !required {
+		return ""
+	}
+	var s *string
+	if err := json.Unmarshal(raw, &s); err != nil || s == nil || (required && *s == "") {
+		rule := "must be a string"
+		if required {
+			rule = "must be a non-empty string"
+		}
+		f.wrong = append(f.wrong, name+" "+rule)
+		return ""
+	}
+	return *s
+}
+
+// number returns the exact text of a JSON number that is 0 or more. A number goes to the
+// tape even when it is negative.
+func (f *fields) number(name string) string {
+	text := string(f.raw[name])
+	if text == "" || !strings.ContainsRune("-0123456789", rune(text[0])) {
+		f.wrong = append(f.wrong, name+" must be a JSON number")
+		return ""
+	}
+	mantissa, _, _ := strings.Cut(strings.ToLower(text), "e")
+	if mantissa[0] == '-' && strings.ContainsAny(mantissa, "123456789") {
+		f.wrong = append(f.wrong, name+" must not be negative")
+	}
+	return text
+}
+
+// boolean returns nil when the field is absent.
+func (f *fields) boolean(name string) *bool {
+	raw, ok := f.raw[name]
+	if !ok {
+		return nil
+	}
+	var b *bool
+	if err := json.Unmarshal(raw, &b); err != nil || b == nil {
+		f.wrong = append(f.wrong, name+" must be true or false")
+	}
+	return b
+}
+
+// optional returns nil when the field is absent.
+func (f *fields) optional(name string, required bool) *string {
+	if _, ok := f.raw[name]; !ok {
+		return nil
+	}
+	s := f.text(name, required)
+	return &s
+}
+
+// refuseWrong refuses the call for all its wrong fields at once.
+func (c *call) refuseWrong(f *fields) {
+	if len(f.wrong) > 0 {
+		c.refuse(http.StatusBadRequest, "%s", strings.Join(f.wrong, "; "))
+	}
+}
