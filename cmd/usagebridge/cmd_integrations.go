@@ -63,7 +63,7 @@ func (c *cli) integrationsAdd() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&n.dialect, "dialect", string(vendorapi.MSPCentric), "the platform's variant of the API: mspcentric")
+	flags.StringVar(&n.dialect, "dialect", string(vendorapi.MSPCentric), "the platform's variant of the API: mspcentric or gradient")
 	flags.StringVar(&n.apiURL, "api-url", "", "the API's address, such as https://sub.mspcentric.app/api; /vendor-api is appended")
 	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")
 	flags.StringVar(&partnerFile, "partner-token-file", "", "file with the partner token")

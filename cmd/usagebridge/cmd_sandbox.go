@@ -47,6 +47,7 @@ POST /sandbox/integrations; the page at / shows what it holds.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:9090", "address to serve on")
 	flags.StringArrayVar(&o.integrations, "integration", nil, "vendor/organization that exists from the start; may be repeated")
+	flags.StringVar(&o.dialect, "dialect", string(sandbox.MSPCentric), "dialect of these integrations: mspcentric or gradient")
 	flags.StringVar(&o.vendorFile, "vendor-token-file", "", "file with the vendor token of these integrations")
 	flags.StringVar(&o.partnerFile, "partner-token-file", "", "file with the partner token of these integrations")
 	flags.StringVar(&o.human, "human", "auto", "who maps: auto (by itself, soon) or api (only when told over HTTP)")
@@ -57,7 +58,7 @@ POST /sandbox/integrations; the page at / shows what it holds.`,
 }
 
 type sandboxOptions struct {
-	listen, human           string
+	listen, human, dialect  string
 	integrations            []string
 	vendorFile, partnerFile string
 	faultFile               string
@@ -84,7 +85,7 @@ func (o *sandboxOptions) config() (sandbox.Config, error) {
 		if err := errors.Join(vendorErr, partnerErr); err != nil {
 			return config, usageError{err}
 		}
-		config.Integrations = append(config.Integrations, sandbox.Integration{Name: name, VendorToken: vendorToken, PartnerToken: partnerToken})
+		config.Integrations = append(config.Integrations, sandbox.Integration{Name: name, Dialect: sandbox.Dialect(o.dialect), VendorToken: vendorToken, PartnerToken: partnerToken})
 	}
 	if o.faultFile != "" {
 		data, err := os.ReadFile(o.faultFile)

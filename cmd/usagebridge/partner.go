@@ -31,7 +31,7 @@ func (p partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 	}
 	if t.Key.Kind == ledger.Account {
 		return answer(p.client.PostAccount(ctx, vendorapi.Account{
-			ID: t.Key.Account, Name: properties.Name, ExternalID: properties.ExternalID,
+			ID: t.Key.Account, Name: properties.Name, ExternalID: properties.ExternalID, Description: properties.Description,
 		}))
 	}
 	return answer(p.client.PostService(ctx, vendorapi.Service{

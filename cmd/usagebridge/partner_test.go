@@ -20,15 +20,23 @@ func TestEveryClassOfFailureHasAMeaningForALane(t *testing.T) {
 }
 
 func TestAnIntegrationIsLedFromItsCatalogToItsCounts(t *testing.T) {
+	for _, dialect := range []vendorapi.Dialect{vendorapi.MSPCentric, vendorapi.Gradient} {
+		t.Run(string(dialect), func(t *testing.T) { lead(t, dialect) })
+	}
+}
+
+// lead takes an integration of the dialect from nothing to its first count.
+func lead(t *testing.T, dialect vendorapi.Dialect) {
+	t.Helper()
 	played := sandbox.New(sandbox.Config{
 		Human:        sandbox.HumanAPI,
-		Integrations: []sandbox.Integration{{Name: "acme/m", VendorToken: "v-token", PartnerToken: "p-token"}},
+		Integrations: []sandbox.Integration{{Name: "acme/m", Dialect: sandbox.Dialect(dialect), VendorToken: "v-token", PartnerToken: "p-token"}},
 	})
 	defer played.Close()
 	server := httptest.NewServer(played.Handler())
 	defer server.Close()
 	client, err := vendorapi.New(vendorapi.Config{
-		BaseURL: server.URL + "/api", Credentials: vendorapi.NewCredentials("v-token", "p-token"), Transport: server.Client().Transport,
+		BaseURL: server.URL + "/api", Dialect: dialect, Credentials: vendorapi.NewCredentials("v-token", "p-token"), Transport: server.Client().Transport,
 	})
 	if err != nil {
 		t.Fatal(err)
