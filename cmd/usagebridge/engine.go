@@ -39,7 +39,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{app: a, integrations: integrations, vault: keys, transport: vendorapi.NewTransport(a.config.PartnerConcurrency)}
+	e := &engine{app: a, integrations: integrations, vault: keys, transport: punctual{vendorapi.NewTransport(a.config.PartnerConcurrency)}}
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
 	}

@@ -53,12 +53,16 @@ func (s *LedgerStore) Load(ctx context.Context, partition int, yield func(ledger
 	return nil
 }
 
-// Read is the stored entry of the key, as the stream's leader has it.
+// Read is the stored entry of the key, as the stream's leader has it. When
+// somebody has deleted it with a client of the bucket there is none, and its
+// Revision is that of the deletion, which is what Write expects then.
 func (s *LedgerStore) Read(ctx context.Context, partition int, key ledger.Key) (e ledger.Entry, ok bool, err error) {
 	m, err := s.broker.last(ctx, s.stream, s.prefix+LedgerKey(partition, key))
-	if err == nil && m != nil && !deleted(m.Header) {
-		e, err = ledger.ParseEntry(key, m.Data)
-		e.Revision, ok = m.Sequence, err == nil
+	if err == nil && m != nil {
+		if ok = !deleted(m.Header); ok {
+			e, err = ledger.ParseEntry(key, m.Data)
+		}
+		e.Key, e.Revision = key, m.Sequence
 	}
 	if err != nil {
 		return ledger.Entry{}, false, fmt.Errorf("read ledger %s partition %d: %w", s.vendor, partition, err)

@@ -70,11 +70,17 @@ func LetterID(l *event.Letter) string { return l.Original.Stream + "/" + l.Arriv
 // Park stores the letters, each once: a letter whose event is parked already
 // is left as it is, and that is no error.
 func (b *Broker) Park(ctx context.Context, letters []event.Letter) error {
-	if len(letters) == 0 {
-		return nil
+	for len(letters) > 0 {
+		n := min(len(letters), pipelined)
+		if err := b.park(ctx, letters[:n]); err != nil {
+			return err
+		}
+		letters = letters[n:]
 	}
-	ctx, cancel := limited(ctx)
-	defer cancel()
+	return nil
+}
+
+func (b *Broker) park(ctx context.Context, letters []event.Letter) error {
 	messages := make([]*nats.Msg, len(letters))
 	for i := range letters {
 		messages[i] = letterMessage(&letters[i], int(b.conn.MaxPayload()))

@@ -19,6 +19,9 @@ const (
 	// batchBytes keeps a batch, which the server stages before it commits,
 	// within reason.
 	batchBytes = 8 << 20
+	// pipelined is how many messages are stored one by one within one time
+	// limit. Each may cost a sync of the disk, 10 ms on a slow one.
+	pipelined = 250
 
 	firstRetry = 2 * time.Millisecond
 	lastRetry  = 250 * time.Millisecond
@@ -50,10 +53,11 @@ func (b *Broker) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 // publishAll stores the messages in order and sets sequences, which is as
 // long as messages. Where the stream takes atomic batches, up to 1000
 // messages cost one sync of the disk, and all or none of them are stored.
+// Each batch has its own time: how many there are says nothing of the server.
 func (b *Broker) publishAll(ctx context.Context, stream string, messages []*nats.Msg, sequences []uint64) error {
-	ctx, cancel := limited(ctx)
-	defer cancel()
 	if len(messages) == 1 {
+		ctx, cancel := limited(ctx)
+		defer cancel()
 		sequence, err := b.publish(ctx, messages[0])
 		sequences[0] = sequence
 		return err
@@ -64,7 +68,7 @@ func (b *Broker) publishAll(ctx context.Context, stream string, messages []*nats
 	}
 	// A server that knows no atomic batches does not echo the setting.
 	if !s.CachedInfo().Config.AllowAtomicPublish {
-		return worst(b.pipeline(ctx, messages, sequences))
+		return b.pipelineAll(ctx, messages, sequences)
 	}
 	for len(messages) > 0 {
 		n := chunk(messages)
@@ -95,6 +99,8 @@ func chunk(messages []*nats.Msg) int {
 // publishBatch stores all messages or none and gives the sequence of the
 // last one; the others precede it without a gap.
 func (b *Broker) publishBatch(ctx context.Context, messages []*nats.Msg) (uint64, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	select {
 	case b.batches <- struct{}{}:
 		defer func() { <-b.batches }()
@@ -129,9 +135,23 @@ func abandoned(err error) bool {
 	return false
 }
 
+// pipelineAll stores the messages in order, or says what was worst.
+func (b *Broker) pipelineAll(ctx context.Context, messages []*nats.Msg, sequences []uint64) error {
+	for len(messages) > 0 {
+		n := min(len(messages), pipelined)
+		if err := worst(b.pipeline(ctx, messages[:n], sequences[:n])); err != nil {
+			return err
+		}
+		messages, sequences = messages[n:], sequences[n:]
+	}
+	return nil
+}
+
 // pipeline stores the messages without waiting for one before sending the
 // next. The result has one error, or nil, for each message.
 func (b *Broker) pipeline(ctx context.Context, messages []*nats.Msg, sequences []uint64) []error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	errs := make([]error, len(messages))
 	futures := make([]jetstream.PubAckFuture, len(messages))
 	for i, m := range messages {

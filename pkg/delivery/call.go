@@ -10,15 +10,7 @@ import (
 
 // call makes one call and hands on what became of it.
 func (l *Lane) call(ctx context.Context, t turn) {
-	var a Answer
-	if t.task.Key.Kind == mapping {
-		a = t.partner.SetMapping(ctx)
-	} else {
-		a = t.partner.Send(ctx, t.task)
-	}
-	if a.Class == Stopped && ctx.Err() == nil {
-		a.Class = Unavailable // it was not us: without a backoff it would be made again at once
-	}
+	a, made := l.send(ctx, t)
 	o := Outcome{Task: t.task, Answer: a, Verdict: Judge(t.task, a, l.config.Attempts)}
 	now := time.Now()
 	if o.Verdict.Ruling == Retry {
@@ -26,6 +18,9 @@ func (l *Lane) call(ctx context.Context, t turn) {
 	}
 	l.mu.Lock()
 	l.inflight--
+	if made && o.Verdict.Ruling == NotCounted {
+		l.cut++
+	}
 	signal := l.adapt(o, now, t.epoch != l.epoch)
 	switch {
 	case t.task.Key.Kind == mapping:
@@ -47,6 +42,23 @@ func (l *Lane) call(ctx context.Context, t turn) {
 	if signal {
 		l.signal(ctx, Signal{Organization: l.organization, Class: a.Class, Operation: t.task.Operation(), Answer: a})
 	}
+}
+
+// send makes the call, if it may still be made: the process may have been
+// stopped since its turn came, and be behind its time.
+func (l *Lane) send(ctx context.Context, t turn) (a Answer, made bool) {
+	switch {
+	case !l.may():
+		return Answer{Class: Stopped, At: time.Now()}, false
+	case t.task.Key.Kind == mapping:
+		a = t.partner.SetMapping(ctx)
+	default:
+		a = t.partner.Send(ctx, t.task)
+	}
+	if a.Class == Stopped && ctx.Err() == nil {
+		a.Class = Unavailable // it was not us: without a backoff it would be made again at once
+	}
+	return a, true
 }
 
 // adapt changes gate and pace by what the answer says, and tells whether the

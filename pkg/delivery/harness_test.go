@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,7 +152,7 @@ func (b *book) record(o delivery.Outcome) {
 			e = e.Hold(o.Verdict.Hold, a)
 		case delivery.Dead:
 			e = e.Fail(o.Task.Figure, a)
-		case delivery.HoldLane, delivery.Wait, delivery.NotCounted:
+		case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.NotCounted:
 		}
 		b.entries[o.Task.Key] = e
 	}
@@ -210,6 +211,8 @@ type rig struct {
 	registry *prometheus.Registry
 	cancel   context.CancelCauseFunc
 	done     chan struct{}
+	cut      int                         // what Run said
+	may      atomic.Pointer[func() bool] // asked before each call; nil: it may begin
 
 	signalled sync.Mutex
 	signals   []delivery.Signal
@@ -233,6 +236,10 @@ func newRig(t testing.TB, failed func(string, ...any), c delivery.Config) *rig {
 	metrics.Touch("acme")
 	r.lane = delivery.New(delivery.Options{
 		Vendor: "acme", Organization: organization, Config: c, Book: r.book, Metrics: metrics, Logger: slog.New(slog.DiscardHandler),
+		May: func() bool {
+			may := r.may.Load()
+			return may == nil || (*may)()
+		},
 		Signal: func(_ context.Context, s delivery.Signal) {
 			r.signalled.Lock()
 			defer r.signalled.Unlock()
@@ -244,7 +251,7 @@ func newRig(t testing.TB, failed func(string, ...any), c delivery.Config) *rig {
 	ctx, r.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(r.done)
-		r.lane.Run(ctx)
+		r.cut = r.lane.Run(ctx)
 	}()
 	return r
 }

@@ -29,6 +29,7 @@ type Lane struct {
 	organization string
 	config       Config
 	book         Book
+	may          func() bool
 	signal       func(context.Context, Signal)
 	metrics      *Metrics
 	log          *slog.Logger
@@ -44,6 +45,7 @@ type Lane struct {
 	accounts int                 // posted accounts
 	services int                 // posted services
 	inflight int
+	cut      int // calls that we ended ourselves
 	setup    setup
 	probes   schedule  // of unmapped keys
 	round    time.Time // when the last round of these probes began
@@ -63,6 +65,9 @@ type Options struct {
 	Organization string
 	Config       Config
 	Book         Book
+	// May says whether a call may begin now, and is asked right before each
+	// one: it must return at once. Nil: always.
+	May func() bool
 	// Signal is told what answers say of the integration; it may block, and
 	// must respect its context. Nil: nobody is told.
 	Signal  func(context.Context, Signal)
@@ -75,12 +80,16 @@ func New(o Options) *Lane {
 	if o.Signal == nil {
 		o.Signal = func(context.Context, Signal) {}
 	}
+	if o.May == nil {
+		o.May = func() bool { return true }
+	}
 	c := o.Config.withDefaults()
 	return &Lane{
 		vendor:       o.Vendor,
 		organization: o.Organization,
 		config:       c,
 		book:         o.Book,
+		may:          o.May,
 		signal:       o.Signal,
 		metrics:      o.Metrics,
 		log:          o.Logger.With("vendor", o.Vendor, "organization", o.Organization),
@@ -93,8 +102,9 @@ func New(o Options) *Lane {
 
 // Run sends until ctx ends. It then lets the calls under way finish (at most
 // Config.Grace, not at all when the cause is ErrFenced), and returns when
-// their outcomes have been handed to the book.
-func (l *Lane) Run(ctx context.Context) {
+// their outcomes have been handed to the book. It says how many calls it cut
+// off: what the partner made of those, or still will, is not known.
+func (l *Lane) Run(ctx context.Context) (cut int) {
 	calling, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	var calls sync.WaitGroup
@@ -117,6 +127,9 @@ func (l *Lane) Run(ctx context.Context) {
 	stop := time.AfterFunc(grace, abort)
 	defer stop.Stop()
 	calls.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut
 }
 
 // Wake tells the lane that entries may have changed. A new lane is to be woken
@@ -232,7 +245,7 @@ func (l *Lane) place(key ledger.Key) {
 		}
 	case ledger.Retrying:
 		if at == nowhere {
-			l.queue.at(key, time.Unix(0, e.Next))
+			l.queue.at(key, l.due(&e, time.Now()))
 			l.queue.tried(key)
 		}
 	case ledger.Held:
@@ -244,6 +257,17 @@ func (l *Lane) place(key ledger.Key) {
 	case ledger.Synced, ledger.Failed:
 		l.queue.drop(key)
 	}
+}
+
+// maxAhead is the longest wait that a partner may ask for: Retry-After is
+// believed up to a day.
+const maxAhead = 24 * time.Hour
+
+// due is when a stored retry is to be made. One that lies further ahead than
+// any was ever planned was stored by a clock that was wrong: the key must not
+// wait for years. From here on the monotonic clock counts.
+func (l *Lane) due(e *ledger.Entry, now time.Time) time.Time {
+	return now.Add(min(time.Unix(0, e.Next).Sub(now), max(maxAhead, l.config.RetryMax)))
 }
 
 func (l *Lane) holdUnmapped(key ledger.Key, at place) {

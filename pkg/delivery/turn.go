@@ -30,6 +30,9 @@ func (l *Lane) dispatch(ctx, calling context.Context, calls *sync.WaitGroup) tim
 	return idle
 }
 
+// forbidden is how long a lane waits that may not begin a call.
+const forbidden = 100 * time.Millisecond
+
 // pick takes the next task, or says how long to wait for one.
 func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 	wait = until(l.queue.promote(now), now)
@@ -38,6 +41,8 @@ func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 		l.inflight >= l.gate.width(l.config),
 		l.queue.count[sending]+l.queue.count[recording] >= l.config.Concurrency*unrecordedPerCall:
 		return turn{}, wait, false
+	case !l.may():
+		return turn{}, forbidden, false
 	case now.Before(l.gate.closed):
 		return turn{}, l.gate.closed.Sub(now), false
 	}

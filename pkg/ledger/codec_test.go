@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -137,5 +138,27 @@ func BenchmarkParseEntry(b *testing.B) {
 		if _, err := ledger.ParseEntry(key, data); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestTheLargestEntryFitsIntoAMessage(t *testing.T) {
+	// The most that the event contract lets properties be, in the characters
+	// that take the most room in JSON within JSON.
+	properties, err := json.Marshal(map[string]string{
+		"name": strings.Repeat("\x01", 512), "externalId": strings.Repeat("\x01", 256), "description": strings.Repeat("\x01", 4096),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e ledger.Entry
+	for i := 1; i <= 100; i++ {
+		o := op(i, 10, i, 0)
+		o.Key, o.Value = ledger.AccountKey("msp-1", "acme"), ledger.Value{Properties: string(properties)}
+		e = after(e, o)
+	}
+	e = e.Accept(e.Seen[0], strings.Repeat("r", 128), ledger.Answer{At: 1, Message: strings.Repeat("\x01", 512)})
+	const most = 1 << 20 // the server's bound, headers and subject included
+	if got := len(ledger.AppendEntry(nil, &e)); got > most/2 {
+		t.Errorf("the stored entry takes %d bytes, want at most half of %d", got, most)
 	}
 }

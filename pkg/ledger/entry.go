@@ -67,7 +67,7 @@ type Entry struct {
 	Key Key
 	// Seen remembers the newest events, newest first: Seen[0] is desired.
 	// At least the newest four, and every event that shares the newest time
-	// up to maxTied, so that a repeat of a tied event is known as a repeat.
+	// up to maxTied (maxTiedCatalog), so that a repeat of a tied event is known as a repeat.
 	Seen      []Seen
 	Delivered Delivered
 	State     State
@@ -84,6 +84,10 @@ type Entry struct {
 const (
 	minSeen = 4  // event contract: "at least its newest 4 events"
 	maxTied = 32 // bound on remembered events of one single time
+	// maxTiedCatalog is that bound for accounts and services. Their longest
+	// properties take 34 KiB each once they are stored, and an entry must fit
+	// into a message of 1 MiB or it could never be stored again.
+	maxTiedCatalog = 12
 )
 
 // Operation is one event's effect on one key.
@@ -173,7 +177,11 @@ func (e *Entry) repeat(i int, op Operation, now time.Time) (Entry, Disposition, 
 
 // keeps says whether an event of the given time is remembered at place at.
 func keeps(seen []Seen, at int, when int64) bool {
-	return at < minSeen || when == seen[0].Time && at < maxTied
+	tied := maxTied
+	if seen[0].Value.Properties != "" {
+		tied = maxTiedCatalog
+	}
+	return at < minSeen || when == seen[0].Time && at < tied
 }
 
 // trim forgets the oldest events beyond what the entry promises to remember.

@@ -23,6 +23,8 @@ type work struct {
 	letters []event.Letter
 	calls   []ledger.Call
 
+	messages     int                 // folded
+	events       int                 // in them, dead ones too
 	received     map[string]int      // messages, by family
 	dispositions map[disposition]int // events
 }
@@ -49,19 +51,20 @@ func (p *partition) entry(w *work, key ledger.Key) ledger.Entry {
 	if e := w.changed[key]; e != nil {
 		return *e
 	}
-	if e, ok := p.table.entry(key); ok {
-		return e
-	}
-	return ledger.Entry{Key: key}
+	e, _ := p.table.entry(key)
+	return e
 }
 
-// fold decodes and applies a batch.
+// fold decodes and applies the messages of a batch, until they are all
+// folded or hold as many events as one cycle may have.
 func (p *partition) fold(batch []event.Message, now time.Time) *work {
 	w := newWork(now)
-	for i := range batch {
-		m := &batch[i]
+	for w.messages < len(batch) && w.events < maxCycle {
+		m := &batch[w.messages]
+		w.messages++
 		w.received[family(m)]++
 		for _, r := range p.decode(m) {
+			w.events++
 			p.foldResult(w, m, r)
 		}
 	}
@@ -183,7 +186,7 @@ func (p *partition) letter(w *work, m *event.Message, r event.Result, fault *eve
 func family(m *event.Message) string { return event.FamilyOf(m.Subject) }
 
 // settle folds outcomes into the entries they concern.
-func (p *partition) settle(w *work, outcomes []delivery.Outcome) {
+func (p *partition) settle(ctx context.Context, w *work, outcomes []delivery.Outcome, done *progress) {
 	for i := range outcomes {
 		o := &outcomes[i]
 		w.calls = append(w.calls, p.callRecord(o))
@@ -194,13 +197,16 @@ func (p *partition) settle(w *work, outcomes []delivery.Outcome) {
 		if _, ok := current.Desired(); !ok {
 			continue
 		}
-		if next, changed := p.settleOne(w, &current, o); changed {
+		if o.Verdict.Ruling == delivery.Dead {
+			w.letters = append(w.letters, p.refusal(ctx, w, o, done))
+		}
+		if next, changed := settleOne(w, &current, o); changed {
 			w.changed[o.Task.Key] = &next
 		}
 	}
 }
 
-func (p *partition) settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (next ledger.Entry, changed bool) {
+func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (next ledger.Entry, changed bool) {
 	answer := ledger.Answer{At: o.Answer.At.UnixNano(), Status: o.Answer.Status, Message: o.Answer.Message}
 	switch o.Verdict.Ruling {
 	case delivery.Delivered:
@@ -214,11 +220,15 @@ func (p *partition) settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (ne
 		}
 		return e.Accept(o.Task.Figure, o.Answer.RequestID, answer), true
 	case delivery.Retry:
+		if e.State == ledger.Retrying && e.Next == o.Due.UnixNano() {
+			// This outcome was stored when the cycle was tried before. To
+			// count it again would spend the retry budget without a call.
+			return *e, false
+		}
 		return e.Retry(o.Due, answer), true
 	case delivery.HoldKey:
 		return e.Hold(o.Verdict.Hold, answer), true
 	case delivery.Dead:
-		w.letters = append(w.letters, p.refusal(w, o))
 		return e.Fail(o.Task.Figure, answer), true
 	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.NotCounted:
 	}
@@ -227,14 +237,14 @@ func (p *partition) settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (ne
 
 // refusal is the dead letter of a figure that cannot be delivered. It carries
 // the event as it was published, as long as the log still has it.
-func (p *partition) refusal(w *work, o *delivery.Outcome) event.Letter {
+func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, done *progress) event.Letter {
 	arrival := event.Arrival(o.Task.Figure.Arrival)
 	l := event.Letter{
 		Vendor:       p.vendor,
 		Organization: o.Task.Key.Organization,
 		Fault: event.Fault{
 			Reason:  event.Reason(o.Verdict.Dead),
-			Problem: fmt.Sprintf("the partner answered %d after %d attempts: %s", o.Answer.Status, o.Task.Attempt, o.Answer.Message),
+			Problem: fmt.Sprintf("the partner answered %d to attempt %d: %s", o.Answer.Status, o.Task.Attempt, o.Answer.Message),
 		},
 		Index:    arrival.Index(),
 		Key:      o.Task.Key.String(),
@@ -244,9 +254,7 @@ func (p *partition) refusal(w *work, o *delivery.Outcome) event.Letter {
 		Parked:   w.now,
 	}
 	l.Original.Stream, l.Original.Sequence = event.Stream(p.vendor), arrival.Sequence()
-	ctx, cancel := context.WithTimeout(context.Background(), originalTimeout)
-	defer cancel()
-	m, err := p.config.Backend.Records.Message(ctx, p.vendor, arrival.Sequence())
+	m, err := p.original(ctx, arrival.Sequence(), done)
 	if err != nil {
 		p.log.Warn("dead letter without its original", "err", err, "sequence", arrival.Sequence())
 		return l
@@ -261,6 +269,20 @@ func (p *partition) refusal(w *work, o *delivery.Outcome) event.Letter {
 		}
 	}
 	return l
+}
+
+// original reads a message of the log again, once in a cycle.
+func (p *partition) original(ctx context.Context, sequence uint64, done *progress) (event.Message, error) {
+	if m, ok := done.originals[sequence]; ok {
+		return m, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, originalTimeout)
+	defer cancel()
+	m, err := p.config.Backend.Records.Message(ctx, p.vendor, sequence)
+	if err == nil {
+		done.originals[sequence] = m
+	}
+	return m, err
 }
 
 // originalTimeout bounds the look back into the log for a dead letter.

@@ -48,6 +48,8 @@ type world struct {
 	letters  map[string]event.Letter
 	calls    []ledger.Call
 	signals  []delivery.Signal
+	widest   int // most letters parked at one time
+	callsErr error
 	renewErr error
 	leased   bool
 	releases int
@@ -57,7 +59,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t:       t,
 		store:   ledgertest.NewMemory(errStale),
-		partner: &fakePartner{holds: map[ledger.Key]ledger.Seen{}},
+		partner: &fakePartner{holds: map[ledger.Key]ledger.Seen{}, began: map[string]int{}},
 		acked:   map[uint64]bool{},
 		out:     map[uint64]bool{},
 		arrived: make(chan struct{}, 1),
@@ -190,6 +192,7 @@ func (n noting) Write(ctx context.Context, partition int, entries []ledger.Entry
 func (w *world) Park(_ context.Context, letters []event.Letter) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.widest = max(w.widest, len(letters))
 	for _, l := range letters {
 		w.letters[fmt.Sprintf("%s %s", l.Fault.Reason, l.Arrival())] = l
 	}
@@ -199,6 +202,9 @@ func (w *world) Park(_ context.Context, letters []event.Letter) error {
 func (w *world) AppendCalls(_ context.Context, _ string, calls []ledger.Call) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.callsErr != nil {
+		return w.callsErr
+	}
 	w.calls = append(w.calls, calls...)
 	return nil
 }
@@ -212,9 +218,12 @@ func (w *world) Message(_ context.Context, _ string, sequence uint64) (event.Mes
 // fakeLease fails as the world is told.
 type fakeLease struct{ w *world }
 
-func (l fakeLease) Renew(context.Context) error {
+func (l fakeLease) Renew(ctx context.Context) error {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if l.w.renewErr != nil {
 		l.w.leased = false
 	}
@@ -236,10 +245,14 @@ type fakePartner struct {
 	tape    []delivery.Task // of accepted calls
 	answers func(delivery.Task) delivery.Answer
 	latency time.Duration
-	cut     int // calls whose context ended
+	cut     int            // calls whose context ended
+	began   map[string]int // calls, by account
 }
 
 func (p *fakePartner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
+	p.mu.Lock()
+	p.began[t.Key.Account]++
+	p.mu.Unlock()
 	if p.latency > 0 {
 		timer := time.NewTimer(p.latency)
 		defer timer.Stop()

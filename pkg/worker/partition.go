@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -27,8 +28,10 @@ type partition struct {
 	number int
 	store  Store
 	table  *table
+	tenure *tenure
 	log    *slog.Logger
 	kick   chan struct{} // outcomes are there to be recorded
+	cut    atomic.Int64  // calls that were cut off without an answer
 
 	mu       sync.Mutex
 	links    map[string]delivery.Link // by organization
@@ -37,13 +40,14 @@ type partition struct {
 	outcomes []delivery.Outcome
 }
 
-func newPartition(c Config, vendor string, number int, log *slog.Logger) *partition {
+func newPartition(c Config, vendor string, number int, t *tenure, log *slog.Logger) *partition {
 	return &partition{
 		config: c,
 		vendor: vendor,
 		number: number,
 		store:  c.Backend.Store(vendor),
 		table:  newTable(),
+		tenure: t,
 		log:    log,
 		kick:   make(chan struct{}, 1),
 		links:  map[string]delivery.Link{},
@@ -68,29 +72,50 @@ func (p *partition) run(running, fenced context.Context) error {
 	var lanes sync.WaitGroup
 	sending, stopLanes := context.WithCancelCause(fenced)
 	defer stopLanes(nil)
-	p.open(func(l *delivery.Lane) { lanes.Go(func() { l.Run(sending) }) })
+	p.open(func(l *delivery.Lane) { lanes.Go(func() { p.cut.Add(int64(l.Run(sending))) }) })
 	p.config.Metrics.owned.WithLabelValues(p.vendor).Inc()
 	defer p.config.Metrics.owned.WithLabelValues(p.vendor).Dec()
 	p.log.Info("partition taken", "keys", len(p.table.entries), "duration_seconds", time.Since(started).Seconds())
 
-	batches := make(chan []event.Message)
-	var receiving sync.WaitGroup
-	receiving.Go(func() { p.receive(running, source, batches) })
-	for running.Err() == nil {
-		select {
-		case <-running.Done():
-		case batch := <-batches:
-			p.cycle(fenced, source, batch)
-		case <-p.kick:
-			p.cycle(fenced, source, nil)
-		}
-	}
-	receiving.Wait()
+	ended := p.work(running, fenced, source)
 	p.close()
 	stopLanes(context.Cause(fenced))
 	p.drain(fenced, source, &lanes)
 	p.log.Info("partition given up")
-	return nil
+	return ended
+}
+
+// work records what comes until running ends, or until the source does: then
+// it says why.
+func (p *partition) work(running, fenced context.Context, source Source) error {
+	working, end := context.WithCancelCause(running)
+	defer end(nil)
+	recording, giveUp := context.WithCancel(fenced)
+	defer giveUp()
+	// A ledger that cannot be written must not keep the process from stopping.
+	unlink := context.AfterFunc(working, func() {
+		pause(recording, flushGrace)
+		giveUp()
+	})
+	defer unlink()
+
+	batches := make(chan []event.Message)
+	var receiving sync.WaitGroup
+	receiving.Go(func() { end(p.receive(working, source, batches)) })
+	for working.Err() == nil {
+		select {
+		case <-working.Done():
+		case batch := <-batches:
+			p.take(recording, source, batch)
+		case <-p.kick:
+			p.take(recording, source, nil)
+		}
+	}
+	receiving.Wait()
+	if running.Err() != nil {
+		return nil
+	}
+	return context.Cause(working)
 }
 
 // drain records the outcomes of the last calls while the lanes end.
@@ -105,9 +130,11 @@ func (p *partition) drain(fenced context.Context, source Source, lanes *sync.Wai
 	for {
 		select {
 		case <-p.kick:
-			p.cycle(flushing, source, nil)
+			p.take(flushing, source, nil)
 		case <-ended:
-			p.cycle(flushing, source, nil)
+			for p.unrecorded() > 0 && flushing.Err() == nil {
+				p.take(flushing, source, nil)
+			}
 			return
 		}
 	}
@@ -161,6 +188,7 @@ func (p *partition) lane(organization string) *delivery.Lane {
 		Organization: organization,
 		Config:       p.config.Delivery,
 		Book:         p,
+		May:          p.tenure.maySend,
 		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor, s) },
 		Metrics:      p.config.Metrics.Delivery,
 		Logger:       p.config.Logger.With("worker", p.config.ID, "partition", p.number), // the lane adds vendor and organization
@@ -200,34 +228,47 @@ func (p *partition) Settle(o delivery.Outcome) {
 	p.mu.Lock()
 	p.outcomes = append(p.outcomes, o)
 	p.mu.Unlock()
+	p.nudge()
+}
+
+func (p *partition) nudge() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
 	}
 }
 
+// takeOutcomes takes the oldest outcomes, as many as one cycle may have.
 func (p *partition) takeOutcomes() []delivery.Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	taken := p.outcomes
-	p.outcomes = nil
+	n := min(len(p.outcomes), maxCycle)
+	taken := p.outcomes[:n:n]
+	p.outcomes = p.outcomes[n:]
+	if len(p.outcomes) == 0 {
+		p.outcomes = nil
+	}
 	return taken
 }
 
-// receive hands batches to the recorder until ctx ends. What it received and
-// could not hand over goes back.
-func (p *partition) receive(ctx context.Context, source Source, batches chan<- []event.Message) {
-	wait := writeBackoff()
-	for ctx.Err() == nil {
+func (p *partition) unrecorded() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.outcomes)
+}
+
+// receive hands batches to the recorder until ctx ends, or until the source
+// does: then it says why. What it received and could not hand over goes back.
+func (p *partition) receive(ctx context.Context, source Source, batches chan<- []event.Message) error {
+	for {
 		batch, err := source.Receive(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				p.log.Warn("nothing received, trying again", "err", err)
-				pause(ctx, wait.NextBackOff())
-			}
-			continue
+		if ctx.Err() != nil {
+			source.Release(batch)
+			return nil //nolint:nilerr // we are stopping: whatever it says is no news
 		}
-		wait.Reset()
+		if err != nil {
+			return fmt.Errorf("receive from partition %d: %w", p.number, err)
+		}
 		select {
 		case batches <- batch:
 		case <-ctx.Done():
@@ -236,52 +277,80 @@ func (p *partition) receive(ctx context.Context, source Source, batches chan<- [
 	}
 }
 
-// cycle folds a batch and the outcomes that are there, records both, and only
-// then acknowledges. It tries until it is done or ctx ends: then the messages
-// go back, and the calls will be made again with the same absolute values.
-func (p *partition) cycle(ctx context.Context, source Source, batch []event.Message) {
-	started := time.Now()
-	outcomes := p.takeOutcomes()
-	if len(batch) == 0 && len(outcomes) == 0 {
-		return
-	}
-	wait := writeBackoff()
-	var done progress
-	for {
-		w := p.fold(batch, started)
-		p.settle(w, outcomes)
-		err := p.record(ctx, w, &done)
-		if err == nil {
-			p.commit(w, outcomes)
-			p.acknowledge(ctx, source, batch)
-			p.config.Metrics.folded(p.vendor, len(batch), w, time.Since(started))
-			p.report(w, len(batch), time.Since(started))
-			return
-		}
-		if ctx.Err() == nil {
-			p.config.Metrics.conflicts.WithLabelValues(p.vendor).Inc()
-			p.log.Warn("ledger not written, folding again on what is stored", "err", err)
-			pause(ctx, wait.NextBackOff())
-			err = p.reload(ctx, w)
-		}
-		if ctx.Err() != nil {
+// maxCycle bounds the events and the outcomes of one cycle. A batch of 500
+// messages may hold half a million events: recorded at once they would take
+// more memory and more time than a worker has until the server gives the
+// messages to it again.
+const maxCycle = 5000
+
+// take folds and records a batch, in as many cycles as it needs, and with it
+// the outcomes that are there. What is not recorded when ctx ends goes back,
+// and the calls will be made again with the same absolute values.
+func (p *partition) take(ctx context.Context, source Source, batch []event.Message) {
+	for len(batch) > 0 || p.unrecorded() > 0 {
+		n, ok := p.cycle(ctx, source, batch)
+		if !ok {
 			source.Release(batch)
 			return
 		}
-		if err != nil {
+		if batch = batch[n:]; len(batch) == 0 {
+			break // outcomes that are left must not keep the next batch waiting
+		}
+	}
+	if p.unrecorded() > 0 {
+		p.nudge()
+	}
+}
+
+// cycle folds the first messages of a batch and some outcomes, records both,
+// and only then acknowledges. It tries until it is done, and says how many
+// messages that are, or until ctx ends; then it is not ok.
+func (p *partition) cycle(ctx context.Context, source Source, batch []event.Message) (n int, ok bool) {
+	started := time.Now()
+	outcomes := p.takeOutcomes()
+	wait := writeBackoff()
+	done := progress{originals: map[uint64]event.Message{}}
+	for ctx.Err() == nil {
+		w := p.fold(batch, started)
+		p.settle(ctx, w, outcomes, &done)
+		err := p.record(ctx, w, &done)
+		if err == nil {
+			folded := batch[:w.messages]
+			p.commit(w, outcomes)
+			p.acknowledge(ctx, source, folded)
+			p.config.Metrics.folded(p.vendor, len(folded), w, time.Since(started))
+			p.report(w, len(folded), time.Since(started))
+			return len(folded), true
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		p.config.Metrics.conflicts.WithLabelValues(p.vendor).Inc()
+		p.log.Warn("ledger not written, folding again on what is stored", "err", err)
+		pause(ctx, wait.NextBackOff())
+		if err := p.reload(ctx, w); err != nil && ctx.Err() == nil {
 			p.log.Warn("entries not read, trying again", "err", err)
 		}
 	}
+	return 0, false
 }
 
 // progress is what of a cycle is recorded for good and need not be repeated
 // when the rest is tried again.
-type progress struct{ calls bool }
+type progress struct {
+	calls     bool
+	originals map[uint64]event.Message // read again for dead letters, by sequence
+}
+
+var errOverdue = errors.New("the lease was not renewed in time, the partition may be another worker's")
 
 // record writes dead letters first, because a letter that stands is harmless
 // if the rest fails, while an entry that says "failed" without its letter is
 // not; then the entries, and beside them the sync log.
 func (p *partition) record(ctx context.Context, w *work, done *progress) error {
+	if !p.tenure.mayWrite() {
+		return errOverdue
+	}
 	if len(w.letters) > 0 {
 		if err := p.config.Backend.Records.Park(ctx, w.letters); err != nil {
 			return fmt.Errorf("park %d dead letters: %w", len(w.letters), err)
@@ -315,7 +384,7 @@ func (p *partition) reload(ctx context.Context, w *work) error {
 		if ok {
 			p.table.put(e)
 		} else {
-			p.table.forget(key)
+			p.table.forget(key, e.Revision)
 		}
 	}
 	return nil
@@ -344,6 +413,12 @@ func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
 
 func (p *partition) acknowledge(ctx context.Context, source Source, batch []event.Message) {
 	if len(batch) == 0 {
+		return
+	}
+	if !p.tenure.mayWrite() {
+		// The next owner may have read the ledger before this write: only if
+		// the messages come to it, too, does it learn of them.
+		p.log.Warn("recorded, but too late to acknowledge", "messages", len(batch))
 		return
 	}
 	if err := source.Ack(ctx, batch); err != nil {

@@ -14,18 +14,26 @@ type table struct {
 	entries map[ledger.Key]*ledger.Entry
 	states  map[ledger.State]int
 	open    map[ledger.Key]int64 // keys that the partner does not have as desired, since when
+	// vacant is what the store expects of keys whose entry somebody has
+	// deleted: the revision of the deletion.
+	vacant map[ledger.Key]uint64
 }
 
 func newTable() *table {
-	return &table{entries: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{}, open: map[ledger.Key]int64{}}
+	return &table{
+		entries: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
+		open: map[ledger.Key]int64{}, vacant: map[ledger.Key]uint64{},
+	}
 }
 
+// entry is the key's entry. One that does not exist has nothing but the key
+// and the revision with which it can be stored.
 func (t *table) entry(key ledger.Key) (ledger.Entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	e := t.entries[key]
 	if e == nil {
-		return ledger.Entry{}, false
+		return ledger.Entry{Key: key, Revision: t.vacant[key]}, false
 	}
 	return *e, true
 }
@@ -40,6 +48,7 @@ func (t *table) put(entries ...ledger.Entry) {
 		}
 		t.states[e.State]++
 		t.entries[e.Key] = &e
+		delete(t.vacant, e.Key)
 		if e.Since == 0 {
 			delete(t.open, e.Key)
 		} else {
@@ -48,9 +57,14 @@ func (t *table) put(entries ...ledger.Entry) {
 	}
 }
 
-func (t *table) forget(key ledger.Key) {
+// forget takes out a key that the store has no entry of; revision is the one
+// with which a new entry can be stored.
+func (t *table) forget(key ledger.Key, revision uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if revision != 0 {
+		t.vacant[key] = revision
+	}
 	if old := t.entries[key]; old != nil {
 		t.states[old.State]--
 		delete(t.entries, key)
@@ -58,8 +72,8 @@ func (t *table) forget(key ledger.Key) {
 	}
 }
 
-// each calls yield for every entry that has something left to do, and for
-// every catalog entry, under no lock.
+// interesting lists every key that has something left to do, and every
+// catalog key.
 func (t *table) interesting() []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -1,0 +1,46 @@
+package worker
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// tenure is how long a lease can be relied on by this process's own clocks.
+// It is asked right before anything that must not happen later: a process that
+// was stopped for a minute (a signal, a frozen container, a sleeping machine)
+// goes on where it was, and nothing has told it yet that its partition may be
+// another worker's.
+type tenure struct {
+	sending time.Duration // since the last renewal: a call that begins later might outlive the lease
+	writing time.Duration // since the last renewal: the partition is dropped then
+	renewed atomic.Pointer[time.Time]
+}
+
+// newTenure is that of a lease which was asked for at the given time. A worker
+// may always send up to its next renewal, however long a call can take.
+func newTenure(asked time.Time, ttl, call time.Duration) *tenure {
+	every := ttl / renewalsPerLease
+	t := &tenure{sending: max(ttl-call, every), writing: ttl - every}
+	t.renew(asked)
+	return t
+}
+
+// renew starts the tenure anew with a renewal that was asked for at that time.
+func (t *tenure) renew(asked time.Time) { t.renewed.Store(&asked) }
+
+// ends is when the partition is to be dropped unless the lease is renewed.
+func (t *tenure) ends() time.Time { return t.renewed.Load().Add(t.writing) }
+
+// maySend says whether a call may begin now.
+func (t *tenure) maySend() bool { return t.age(time.Now()) < t.sending }
+
+// mayWrite says whether the partition may be written to now.
+func (t *tenure) mayWrite() bool { return t.age(time.Now()) < t.writing }
+
+// age is the time since the last renewal. The monotonic clock stands still
+// while a machine sleeps, and the wall clock can be set: the one that says
+// that more time has passed is believed.
+func (t *tenure) age(now time.Time) time.Duration {
+	renewed := *t.renewed.Load()
+	return max(now.Sub(renewed), now.Round(0).Sub(renewed.Round(0)))
+}
