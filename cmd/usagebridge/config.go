@@ -27,8 +27,9 @@ type Config struct {
 	StoreKeyFile string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
 	MasterKeyset string `envconfig:"MASTER_KEYSET" secret:"value" desc:"Keyset that seals the partner tokens: a path, or the JSON itself. Empty: master-keyset.json in STORE_DIR, made on first use (mode 0600)."`
 
-	Listen   string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"Address of metrics, health and ingest."`
-	WorkerID string `envconfig:"WORKER_ID" desc:"Name of this worker in leases, dead letters and the sync log. Empty: host name and process id."`
+	Listen           string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"Address of metrics, health and ingest."`
+	InformSecretFile string `envconfig:"INFORM_SECRET_FILE" desc:"Path of a file with the last part of the Inform webhook's address, /inform/v1/VENDOR/SECRET. Empty: no webhook."`
+	WorkerID         string `envconfig:"WORKER_ID" desc:"Name of this worker in leases, dead letters and the sync log. Empty: host name and process id."`
 
 	PartnerRate        float64       `envconfig:"PARTNER_RATE" default:"50" desc:"Calls per second for each integration; 0: no limit."`
 	PartnerConcurrency int           `envconfig:"PARTNER_CONCURRENCY" default:"16" desc:"Calls under way at once for each integration, 1 to 1024."`

@@ -137,6 +137,9 @@ func (e *engine) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.worker.Run(ctx) })
 	group.Go(func() error { return e.follow(ctx) })
+	group.Go(func() error {
+		return e.app.broker.Hints(ctx, func(h broker.Hint) { e.worker.Probe(h.Vendor, h.Organization, h.Accounts...) })
+	})
 	return group.Wait()
 }
 

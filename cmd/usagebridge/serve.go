@@ -23,6 +23,10 @@ const setupPoll = 2 * time.Second
 
 // runWith works until ctx ends and serves HTTP on the listener meanwhile.
 func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *prometheus.Registry) error {
+	secret, err := e.app.informSecret()
+	if err != nil {
+		return err
+	}
 	served := console.New(console.Config{
 		Gatherer:   registry,
 		Registerer: registry,
@@ -30,6 +34,9 @@ func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *p
 		Publish:    (&ingest{app: e.app, publishers: map[string]*publisher.Publisher{}}).publish,
 		Limits:     e.limits(),
 		Logger:     e.app.log,
+
+		Inform:       e.app.inform,
+		InformSecret: secret,
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.run(ctx) })
@@ -43,6 +50,28 @@ func (e *engine) ready() error {
 		return errors.New("not connected to NATS")
 	}
 	return nil
+}
+
+// informSecret is the secret in the webhook's address, "" when there is none.
+func (a *app) informSecret() (string, error) {
+	if a.config.InformSecretFile == "" {
+		return "", nil
+	}
+	secret, err := readSecretFile(a.config.InformSecretFile)
+	if err != nil {
+		return "", usagef("%s_INFORM_SECRET_FILE: %w", envPrefix, err)
+	}
+	return secret, nil
+}
+
+// inform passes a hint of the partner on to whichever worker it concerns. It
+// is not believed: it only makes probes due.
+func (a *app) inform(ctx context.Context, h console.Hint) error {
+	a.log.Info("inform hint", "vendor", h.Vendor, "organization", h.Organization, "accounts", len(h.Accounts), "active", h.Active)
+	if h.Organization == "" {
+		return nil // only the platform's id: which organization it means is not known
+	}
+	return a.broker.PublishHint(ctx, broker.Hint{Vendor: h.Vendor, Organization: h.Organization, Accounts: h.Accounts})
 }
 
 // ingest publishes what comes over HTTP, as any publisher would.

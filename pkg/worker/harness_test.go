@@ -312,6 +312,11 @@ func meaning(e *event.Event) ([]ledger.Operation, error) {
 // start runs a worker in the world until stop is called; stop returns when it
 // has ended.
 func (w *world) start(change ...func(*worker.Config)) (stop func()) {
+	_, stop = w.run(change...)
+	return stop
+}
+
+func (w *world) run(change ...func(*worker.Config)) (running *worker.Worker, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := worker.Config{
 		ID: "w1",
@@ -351,7 +356,7 @@ func (w *world) start(change ...func(*worker.Config)) (stop func()) {
 	for _, f := range change {
 		f(&c)
 	}
-	running := worker.New(c)
+	running = worker.New(c)
 	running.SetLink(vendor, organization, delivery.Link{Partner: w.partner, Ready: true, Connected: true, Credentials: "c1"})
 	ended := make(chan struct{})
 	go func() {
@@ -360,7 +365,7 @@ func (w *world) start(change ...func(*worker.Config)) (stop func()) {
 			w.t.Errorf("worker ended with %v, want no error", err)
 		}
 	}()
-	return func() {
+	return running, func() {
 		cancel()
 		<-ended
 	}

@@ -211,6 +211,16 @@ func (p *partition) setLink(organization string, link delivery.Link) {
 	}
 }
 
+// probe is for a lane that exists: who has nothing to deliver has nothing to probe.
+func (p *partition) probe(organization string, accounts ...string) {
+	p.mu.Lock()
+	l := p.lanes[organization]
+	p.mu.Unlock()
+	if l != nil {
+		l.Probe(accounts...)
+	}
+}
+
 func (p *partition) eachLane(visit func(organization string, s delivery.Status)) {
 	p.mu.Lock()
 	lanes := maps.Clone(p.lanes)

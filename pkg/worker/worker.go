@@ -150,14 +150,32 @@ func New(c Config) *Worker {
 func (w *Worker) SetLink(vendor, organization string, link delivery.Link) {
 	w.mu.Lock()
 	w.links[integration{vendor, organization}] = link
-	var owner *partition
-	if n := w.vendors[vendor]; n > 0 {
-		owner = w.partitions[place{vendor, w.config.Backend.Partition(vendor, organization, n)}]
-	}
 	w.mu.Unlock()
-	if owner != nil {
+	// A partition that is entered from now on takes the link with it.
+	if owner := w.owner(vendor, organization); owner != nil {
 		owner.setLink(organization, link)
 	}
+}
+
+// Probe tells the integration's lane, if this worker runs it, that something
+// may have changed at the partner: probes are due at once, and what is not
+// mapped of the accounts named is tried.
+func (w *Worker) Probe(vendor, organization string, accounts ...string) {
+	if owner := w.owner(vendor, organization); owner != nil {
+		owner.probe(organization, accounts...)
+	}
+}
+
+// owner is the partition that the integration lies in, nil when another worker
+// has it.
+func (w *Worker) owner(vendor, organization string) *partition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.vendors[vendor]
+	if n == 0 {
+		return nil
+	}
+	return w.partitions[place{vendor, w.config.Backend.Partition(vendor, organization, n)}]
 }
 
 // Run works until ctx ends, then stops gracefully: it receives no more, lets

@@ -223,6 +223,37 @@ func TestAPanicWhileFoldingBecomesADeadLetterWithItsStack(t *testing.T) {
 	})
 }
 
+func TestAHintMakesAHeldCountGoAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		mapped := false
+		w.partner.answers = func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count && !mapped {
+				return delivery.Answer{Class: delivery.NotFound, Status: 404}
+			}
+			return delivery.Answer{Class: delivery.Accepted, Status: 201}
+		}
+		running, stop := w.run()
+		defer stop()
+		w.catalog("a", "s")
+		w.count("c1", time.Now(), "a", "s", 5)
+		settle(5 * time.Second)
+		w.partner.mu.Lock()
+		mapped = true
+		w.partner.mu.Unlock()
+		running.Probe(vendor, "somebody else", "a")
+		running.Probe("unknown", organization, "a")
+		settle(time.Second)
+		if got := w.partner.units("a", "s"); got != 0 {
+			t.Errorf("units after hints for others: got %d, want 0", got)
+		}
+		running.Probe(vendor, organization, "a")
+		settle(time.Second)
+		if got := w.partner.units("a", "s"); got != 5 {
+			t.Errorf("units after the hint: got %d, want 5", got)
+		}
+	})
+}
+
 func TestARefusedFigureIsParkedWithItsOriginalAndANewerOneStartsAfresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.partner.answers = func(task delivery.Task) delivery.Answer {
