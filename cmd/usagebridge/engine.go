@@ -15,6 +15,7 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
 	"github.com/usagebridge/usagebridge/pkg/vault"
 	"github.com/usagebridge/usagebridge/pkg/vendorapi"
 	"github.com/usagebridge/usagebridge/pkg/worker"
@@ -173,6 +174,8 @@ func (e *engine) link(i *status.Integration) delivery.Link {
 		Setup:       i.Status == status.Inactive,
 		Paused:      i.Paused,
 		Credentials: i.Credentials,
+		// Known from before a restart or from another worker.
+		Unauthorized: i.Hold == string(ledger.Unauthorized),
 	}
 	client, err := e.client(i)
 	if err != nil {

@@ -143,6 +143,9 @@ type Link struct {
 	// Setup says that the partner has not been told yet that the catalog is
 	// posted (inactive).
 	Setup bool
+	// Unauthorized says that the partner has refused these credentials before,
+	// perhaps to another worker: they are not tried again.
+	Unauthorized bool
 	// Paused holds everything, by an operator's word.
 	Paused bool
 	// Credentials changes whenever the tokens or the address change: it lifts

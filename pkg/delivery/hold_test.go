@@ -458,3 +458,23 @@ func TestProbeWithoutAnAnswerIsSoonMadeAgainAndCostsNoAttempt(t *testing.T) {
 		})
 	}
 }
+
+// A restart must not cost a call for every integration with bad credentials.
+func TestCredentialsThatWereRefusedBeforeAreNotTriedAgain(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		known := r.good()
+		known.Unauthorized = true
+		r.lane.SetLink(known)
+		r.set(1, r.counts(3)...)
+		after(30 * 24 * time.Hour)
+		r.wantCalls(t, "with credentials known to be bad", 0)
+		if s := r.lane.Status(); s.Hold != ledger.Unauthorized || !s.NextProbe.IsZero() {
+			t.Errorf("status = %+v, want unauthorized and no probe planned", s)
+		}
+		fresh := r.good()
+		fresh.Credentials = "others"
+		r.lane.SetLink(fresh)
+		after(time.Second)
+		r.wantCalls(t, "with new credentials", 3)
+	})
+}

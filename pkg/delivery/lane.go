@@ -182,6 +182,9 @@ func (l *Lane) SetLink(link Link) {
 	if link.Credentials != old.Credentials || link.Setup != old.Setup || link.Ready && !old.Ready {
 		l.epoch++
 	}
+	if link.Unauthorized {
+		l.gate.set(ledger.Unauthorized, "the partner has refused these credentials before", now, l.config)
+	}
 	l.expectNotReady(now)
 	l.mu.Unlock()
 	l.nudge()
