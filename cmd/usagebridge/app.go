@@ -39,10 +39,24 @@ func openApp(ctx context.Context, c Config, log *slog.Logger) (*app, error) {
 	b, err := broker.Connect(ctx, broker.Config{URL: url, CredsFile: c.NATSCreds, Name: "usagebridge " + c.WorkerID, Logger: log})
 	if err != nil {
 		a.close()
-		return nil, fmt.Errorf("connect to NATS: %w", err)
+		return nil, err
 	}
 	a.broker = b
 	return a, nil
+}
+
+// checkWorld refuses to make an empty store where somebody only wants to look:
+// most likely the worker is not running, or the variable points elsewhere.
+func (c *Config) checkWorld() error {
+	if c.NATSURL != "" || broker.StoreExists(c.StoreDir) {
+		return nil
+	}
+	_, running, err := broker.FindEmbedded(devDir(c.StoreDir))
+	if err != nil || running {
+		return err
+	}
+	return fmt.Errorf("nothing is running on %s and nothing was ever set up there: start `usagebridge dev`, run `usagebridge init --vendor NAME`, "+
+		"or set %s_NATS_URL or %s_STORE_DIR", c.StoreDir, envPrefix, envPrefix)
 }
 
 // findOrStart finds the server that another process runs on the store
@@ -76,7 +90,7 @@ func (a *app) startEmbedded() (url string, err error) {
 		Logger:   a.log,
 	})
 	if err != nil {
-		return "", fmt.Errorf("start the embedded NATS server: %w", err)
+		return "", err
 	}
 	return a.embedded.ClientURL(), nil
 }

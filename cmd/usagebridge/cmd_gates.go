@@ -98,6 +98,9 @@ cannot be read back by a command.`,
 				if err != nil {
 					return "", err
 				}
+				if err := a.checkUnshared(cmd.Context(), keys, i, n); err != nil {
+					return "", err
+				}
 				i.Hold, i.HoldSince, i.HoldMessage = "", time.Time{}, ""
 				err = seal(i, keys, n)
 				return "fingerprint " + i.Credentials, err

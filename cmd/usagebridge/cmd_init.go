@@ -23,7 +23,11 @@ share the vendor's integrations.`,
 			if config.Vendor == "" {
 				return usagef("--vendor is missing: want the vendor's id, such as --vendor acme")
 			}
-			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+			environment, err := loadConfig()
+			if err != nil {
+				return err
+			}
+			return c.withNewApp(cmd.Context(), environment, func(ctx context.Context, a *app) error {
 				report, err := a.broker.Init(ctx, config)
 				if err != nil {
 					return err

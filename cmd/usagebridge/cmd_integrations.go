@@ -109,6 +109,9 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 	if err != nil {
 		return err
 	}
+	if err := a.checkUnshared(ctx, keys, &i, n); err != nil {
+		return err
+	}
 	if err := seal(&i, keys, n); err != nil {
 		return err
 	}
@@ -131,6 +134,27 @@ func (n *newIntegration) check(i *status.Integration) error {
 	})
 	if err := errors.Join(i.Check(), clientErr); err != nil {
 		return usagef("integration %s: %w", i.Name(), err)
+	}
+	return nil
+}
+
+// checkUnshared refuses the tokens of another integration: the figures of one
+// organization would be accepted as those of the other, and be invoiced to it.
+func (a *app) checkUnshared(ctx context.Context, keys *vault.Vault, i *status.Integration, n newIntegration) error {
+	list, err := a.listIntegrations(ctx)
+	if err != nil {
+		return err
+	}
+	for at := range list {
+		other := &list[at]
+		if other.Name() == i.Name() || other.APIURL != i.APIURL {
+			continue
+		}
+		vendorToken, vendorErr := keys.Open(other.VendorToken, other.Name())
+		partnerToken, partnerErr := keys.Open(other.PartnerToken, other.Name())
+		if vendorErr == nil && partnerErr == nil && vendorToken.Reveal() == n.vendorToken && partnerToken.Reveal() == n.partnerToken {
+			return usagef("integration %s: these are the tokens of %s: every organization has a partner token of its own", i.Name(), other.Name())
+		}
 	}
 	return nil
 }

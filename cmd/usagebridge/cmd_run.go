@@ -142,7 +142,14 @@ func (c *cli) furnish(ctx context.Context, a *app, vendor, address string) (undo
 		return nil, err
 	}
 	c.say("sandbox partner on http://%s, integration %s/demo-msp", listener.Addr(), vendor)
-	c.say("try: echo 'account,service,unitCount' | usagebridge publish - --integration %s/demo-msp", vendor)
+	c.say("try, in another terminal:")
+	for _, line := range []string{
+		`printf 'id,name\nbackup,Backup\n' | usagebridge publish - --kind services`,
+		`printf 'id,name\na-17,Miller Ltd\n' | usagebridge publish - --kind accounts`,
+		`printf 'account,service,unitCount\na-17,backup,42\n' | usagebridge publish -`,
+	} {
+		c.say("  %s --integration %s/demo-msp", line, vendor)
+	}
 	return undo, nil
 }
 

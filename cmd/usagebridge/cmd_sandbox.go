@@ -46,10 +46,10 @@ POST /sandbox/integrations; the page at / shows what it holds.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:9090", "address to serve on")
-	flags.StringArrayVar(&o.integrations, "integration", nil, "vendor/organization that exists from the start; may be repeated")
-	flags.StringVar(&o.dialect, "dialect", string(sandbox.MSPCentric), "dialect of these integrations: mspcentric or gradient")
-	flags.StringVar(&o.vendorFile, "vendor-token-file", "", "file with the vendor token of these integrations")
-	flags.StringVar(&o.partnerFile, "partner-token-file", "", "file with the partner token of these integrations")
+	flags.StringVar(&o.integration, "integration", "", "vendor/organization that exists from the start; POST /sandbox/integrations makes more")
+	flags.StringVar(&o.dialect, "dialect", string(sandbox.MSPCentric), "its dialect: mspcentric or gradient")
+	flags.StringVar(&o.vendorFile, "vendor-token-file", "", "file with its vendor token")
+	flags.StringVar(&o.partnerFile, "partner-token-file", "", "file with its partner token")
 	flags.StringVar(&o.human, "human", "auto", "who maps: auto (by itself, soon) or api (only when told over HTTP)")
 	flags.DurationVar(&o.humanDelay, "human-delay", time.Second, "how long the automatic person takes")
 	flags.IntVar(&o.rateLimit, "rate-limit", 0, "calls per second and integration before 429; 0: no limit")
@@ -59,7 +59,7 @@ POST /sandbox/integrations; the page at / shows what it holds.`,
 
 type sandboxOptions struct {
 	listen, human, dialect  string
-	integrations            []string
+	integration             string
 	vendorFile, partnerFile string
 	faultFile               string
 	humanDelay              time.Duration
@@ -76,7 +76,7 @@ func (o *sandboxOptions) config() (sandbox.Config, error) {
 	default:
 		return config, usagef("--human %q: want auto or api", o.human)
 	}
-	for _, name := range o.integrations {
+	if name := o.integration; name != "" {
 		if _, _, err := parseIntegration(name); err != nil {
 			return config, err
 		}

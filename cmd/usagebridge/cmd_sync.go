@@ -65,7 +65,10 @@ been missing for longest, and why.`,
 				if err != nil {
 					return err
 				}
-				return c.showSync(list)
+				if err := c.showSync(list); err != nil {
+					return err
+				}
+				return c.warnOfBacklog(ctx, a, o)
 			})
 		},
 	}
@@ -74,6 +77,32 @@ been missing for longest, and why.`,
 	flags.StringVar(&o.vendor, "vendor", "", "only integrations of this vendor")
 	flags.IntVar(&o.keys, "keys", 0, "list so many keys of each integration that are not delivered, the oldest first")
 	return cmd
+}
+
+// warnOfBacklog says what the ledger cannot show: events that no worker has
+// folded yet, and whether there is one to do it.
+func (c *cli) warnOfBacklog(ctx context.Context, a *app, o syncChoice) error {
+	vendors, err := a.vendorsOf(ctx, o.vendor)
+	if err != nil {
+		return err
+	}
+	for _, v := range vendors {
+		waiting, err := a.broker.Backlog(ctx, v.Name)
+		if err != nil {
+			return err
+		}
+		owners, err := a.broker.Owners(ctx, v.Name)
+		if err != nil {
+			return err
+		}
+		if waiting > 0 {
+			c.say("%s: %d messages are not folded yet and do not show here", v.Name, waiting)
+		}
+		if idle := v.Partitions - len(owners); idle > 0 {
+			c.say("%s: no worker has %d of %d partitions: is one running?", v.Name, idle, v.Partitions)
+		}
+	}
+	return nil
 }
 
 // syncView is where one integration stands.

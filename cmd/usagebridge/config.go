@@ -184,7 +184,9 @@ func mask(value, secret string) string {
 				return "***"
 			}
 			if u.User != nil {
-				u.User = url.User("***")
+				u.User = nil
+				shown = append(shown, u.Scheme+"://***@"+u.Host+u.Path)
+				continue
 			}
 			shown = append(shown, u.String())
 		}

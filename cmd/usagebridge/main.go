@@ -128,14 +128,21 @@ func (c *cli) complain(err error) {
 // say is for people: it goes to stderr.
 func (c *cli) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stderr, format+"\n", args...) }
 
-// withApp loads the configuration, opens the world, and closes it after do.
-// quiet keeps everything but warnings out of the log: commands talk for
-// themselves.
+// withApp loads the configuration, opens the world that is there, and closes
+// it after do. Only warnings are logged: commands talk for themselves.
 func (c *cli) withApp(ctx context.Context, do func(context.Context, *app) error) error {
 	config, err := loadConfig()
 	if err != nil {
 		return err
 	}
+	if err := config.checkWorld(); err != nil {
+		return err
+	}
+	return c.withNewApp(ctx, config, do)
+}
+
+// withNewApp is withApp for a world that may have to be made.
+func (c *cli) withNewApp(ctx context.Context, config Config, do func(context.Context, *app) error) error {
 	a, err := openApp(ctx, config, newLogger(c.stderr, "warn", config.LogFormat))
 	if err != nil {
 		return err

@@ -47,9 +47,17 @@ func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *p
 // ready says why the worker cannot do its work now, if so.
 func (e *engine) ready() error {
 	if !e.app.broker.Conn().IsConnected() {
-		return errors.New("not connected to NATS")
+		return errNotConnected
 	}
-	return nil
+	return e.worker.Ready()
+}
+
+var errNotConnected = errors.New("not connected to NATS")
+
+// notFolded refuses what the contract has and this version cannot fold: taken
+// in, it would only become a dead letter.
+func notFolded(eventType string) error {
+	return fmt.Errorf("this version does not fold %s yet", eventType)
 }
 
 // informSecret is the secret in the webhook's address, "" when there is none.
@@ -82,6 +90,12 @@ type ingest struct {
 }
 
 func (i *ingest) publish(ctx context.Context, e *event.Event) (console.Receipt, error) {
+	if !i.app.broker.Conn().IsConnected() {
+		return console.Receipt{}, errNotConnected // at once: the client can decide what to do meanwhile
+	}
+	if meanings()[e.Type] == nil {
+		return console.Receipt{}, permanent{notFolded(e.Type)}
+	}
 	p, err := i.publisher(ctx, e.Vendor)
 	if err != nil {
 		return console.Receipt{}, err

@@ -269,6 +269,12 @@ func FindEmbedded(storeDir string) (url string, running bool, err error) {
 	return r.URL, true, nil
 }
 
+// StoreExists says whether an embedded server has ever used the directory.
+func StoreExists(storeDir string) bool {
+	_, err := os.Stat(filepath.Join(storeDir, keyFile))
+	return err == nil
+}
+
 func readRunning(dir string) (running, error) {
 	var r running
 	data, err := os.ReadFile(filepath.Join(dir, serverFile))

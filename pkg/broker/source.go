@@ -245,7 +245,7 @@ func (s *Source) Pending(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count pending messages of consumer %s: %w", s.name, err)
 	}
-	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil
+	return pending(info), nil
 }
 
 // Close stops fetching and releases what was fetched and not received.

@@ -113,7 +113,8 @@ type Worker struct {
 	mu         sync.Mutex
 	links      map[integration]delivery.Link
 	partitions map[place]*partition
-	vendors    map[string]int // partitions, by vendor
+	vendors    map[string]int  // partitions, by vendor
+	faults     map[place]error // what keeps a partition from being worked on; no place: all of them
 }
 
 type integration struct{ vendor, organization string }
@@ -139,6 +140,7 @@ func New(c Config) *Worker {
 		links:      map[integration]delivery.Link{},
 		partitions: map[place]*partition{},
 		vendors:    map[string]int{},
+		faults:     map[place]error{},
 	}
 	c.Metrics.watch(w)
 	return w
@@ -190,6 +192,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			w.log.Warn("vendors not listed, trying again", "err", err)
 		}
+		w.note(place{}, err)
 		for _, v := range vendors {
 			if !w.add(v) {
 				continue
@@ -205,6 +208,31 @@ func (w *Worker) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// note keeps in mind what keeps a partition from being worked on; nil: nothing.
+func (w *Worker) note(at place, fault error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if fault == nil {
+		delete(w.faults, at)
+		return
+	}
+	w.faults[at] = fault
+}
+
+// Ready says why there are partitions that this worker cannot work on although
+// nobody else does; nil when it does its work or stands by for others.
+func (w *Worker) Ready() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for at, fault := range w.faults { // any of them will do: they rarely differ
+		if at.vendor == "" {
+			return fmt.Errorf("list vendors: %w", fault)
+		}
+		return fmt.Errorf("%d partitions cannot be worked on, among them %d of %s: %w", len(w.faults), at.number, at.vendor, fault)
+	}
+	return nil
 }
 
 // add notes a vendor; it is false for one that is known.
@@ -227,15 +255,19 @@ func (w *Worker) own(ctx context.Context, vendor string, number int) {
 		lease, err := w.config.Backend.Lease(ctx, vendor, number)
 		switch {
 		case err == nil:
+			w.note(place{vendor, number}, nil)
 			tenure := newTenure(asked, w.config.LeaseTTL, w.config.CallTimeout)
 			err = w.hold(ctx, newPartition(w.config, vendor, number, tenure, log), lease, log)
 			if err != nil && ctx.Err() == nil {
 				log.Error("partition stopped, taking it again", "err", err)
+				w.note(place{vendor, number}, err)
 			}
 		case errors.Is(err, ErrLeased):
 			log.Debug("partition is another worker's", "err", err)
+			w.note(place{vendor, number}, nil)
 		case ctx.Err() == nil:
 			log.Warn("lease not taken, trying again", "err", err)
+			w.note(place{vendor, number}, err)
 		}
 		pause(ctx, lookAround/2+rand.N(lookAround)) //nolint:gosec // spreads the workers, guards nothing
 	}

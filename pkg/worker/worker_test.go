@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -341,6 +342,44 @@ func TestALostLeaseCutsCallsOffAndDropsThePartition(t *testing.T) {
 		e := w.entry(ledger.AccountKey(organization, "a"))
 		if e.Attempts != 0 || e.State != ledger.Dirty {
 			t.Errorf("entry: got %s with %d attempts, want dirty with none: a fenced call is no attempt", e.State, e.Attempts)
+		}
+	})
+}
+
+func TestAWorkerThatCannotGetItsLeasesSaysSo(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		fail := errors.New("no space left on device")
+		var mu sync.Mutex
+		running, stop := w.run(func(c *worker.Config) {
+			lease := c.Backend.Lease
+			c.Backend.Lease = func(ctx context.Context, vendor string, partition int) (worker.Lease, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if fail != nil {
+					return nil, fail
+				}
+				return lease(ctx, vendor, partition)
+			}
+		})
+		defer stop()
+		set := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			fail = err
+		}
+		settle(10 * time.Second)
+		if err := running.Ready(); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+			t.Errorf("readiness without a lease: got %v, want the cause", err)
+		}
+		set(worker.ErrLeased)
+		settle(10 * time.Second)
+		if err := running.Ready(); err != nil {
+			t.Errorf("readiness while standing by: got %v, want none", err)
+		}
+		set(nil)
+		settle(10 * time.Second)
+		if err := running.Ready(); err != nil {
+			t.Errorf("readiness at work: got %v, want none", err)
 		}
 	})
 }
