@@ -141,6 +141,9 @@ func (e *engine) run(ctx context.Context) error {
 	group.Go(func() error {
 		return e.app.broker.Hints(ctx, func(h broker.Hint) { e.worker.Probe(h.Vendor, h.Organization, h.Accounts...) })
 	})
+	if e.app.embedded != nil {
+		group.Go(func() error { return endWhenStuck(ctx, e.ready) })
+	}
 	return group.Wait()
 }
 
