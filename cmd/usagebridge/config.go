@@ -34,7 +34,7 @@ type Config struct {
 	PartnerRate        float64       `envconfig:"PARTNER_RATE" default:"50" desc:"Calls per second for each integration; 0: no limit."`
 	PartnerConcurrency int           `envconfig:"PARTNER_CONCURRENCY" default:"16" desc:"Calls under way at once for each integration, 1 to 1024."`
 	PartnerTimeout     time.Duration `envconfig:"PARTNER_TIMEOUT" default:"10s" desc:"Longest time for one call, up to 12s: a worker must be able to end its calls while its lease lasts."`
-	PartnerAttempts    int           `envconfig:"PARTNER_ATTEMPTS" default:"50" desc:"Calls for one figure without a usable answer before it is dead (undeliverable)."`
+	PartnerAttempts    int           `envconfig:"PARTNER_ATTEMPTS" default:"2000" desc:"Calls for one figure without a usable answer before it is dead (undeliverable): by default more than three days of trying."`
 	RetryMin           time.Duration `envconfig:"RETRY_MIN" default:"1s" desc:"Ceiling of the first wait before a retry; doubled each time, with full jitter."`
 	RetryMax           time.Duration `envconfig:"RETRY_MAX" default:"5m" desc:"Ceiling of every wait before a retry."`
 	ProbeMin           time.Duration `envconfig:"PROBE_MIN" default:"15m" desc:"First interval at which a held integration is probed with one call; doubled each time."`

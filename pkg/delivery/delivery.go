@@ -165,7 +165,8 @@ type Config struct {
 	// RetryMin and RetryMax bound the backoff of one key (default 1 s, 5 min).
 	RetryMin, RetryMax time.Duration
 	// Attempts is the retry budget: after so many calls without a usable
-	// answer a figure is undeliverable (default 50).
+	// answer a figure is undeliverable (default 2000: more than three days at
+	// the longest wait, so that a partner's bad weekend makes nothing dead).
 	Attempts int
 	// Breaker is how many calls in a row may fail before the lane pauses and
 	// tries with one call at a time (default 5). A key that fails alone, over
@@ -184,7 +185,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Linger, 200*time.Millisecond)
 	setDefault(&c.RetryMin, time.Second)
 	setDefault(&c.RetryMax, 5*time.Minute)
-	setDefault(&c.Attempts, 50)
+	setDefault(&c.Attempts, 2000)
 	setDefault(&c.Breaker, 5)
 	setDefault(&c.ProbeMin, 15*time.Minute)
 	setDefault(&c.ProbeMax, 24*time.Hour)
