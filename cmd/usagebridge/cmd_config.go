@@ -1,10 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-	"strings"
-
 	"github.com/spf13/cobra"
 )
 
@@ -28,17 +24,5 @@ func (c *cli) configCommand() *cobra.Command {
 			}
 			return c.table([]string{"VARIABLE", "VALUE", "FROM"}, rows)
 		},
-	}
-}
-
-// writeConfigTable writes the table of variables for the README.
-func writeConfigTable(w io.Writer) {
-	_, _ = fmt.Fprintln(w, "| variable | default | meaning |\n| --- | --- | --- |")
-	for _, s := range (&Config{}).settings() {
-		value := ""
-		if s.Default != "" {
-			value = "`" + s.Default + "`"
-		}
-		_, _ = fmt.Fprintf(w, "| `%s` | %s | %s |\n", strings.TrimPrefix(s.Name, envPrefix+"_"), value, s.Desc)
 	}
 }

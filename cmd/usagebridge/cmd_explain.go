@@ -79,7 +79,7 @@ func (a *app) explain(ctx context.Context, q question) ([]explanation, error) {
 	var all []explanation
 	messages := 0
 	for _, vendor := range vendors {
-		s := search{app: a, vendor: vendor, limits: event.Limits{Ahead: a.config.TooFarAhead, Lateness: a.config.TooOld}, histories: map[ledger.Key]*history{}}
+		s := search{app: a, vendor: vendor, limits: a.config.limits(), histories: map[ledger.Key]*history{}}
 		found, err := s.find(ctx, q)
 		if err != nil {
 			return nil, err

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
 // envPrefix begins the name of every environment variable of this program.
@@ -138,6 +140,11 @@ func (c *Config) check() []error {
 	complain(err != nil, "LOG_LEVEL", "%q: want debug, info, warn or error", c.LogLevel)
 	complain(c.LogFormat != "json" && c.LogFormat != "text" && c.LogFormat != "auto", "LOG_FORMAT", "%q: want json, text or auto", c.LogFormat)
 	return errs
+}
+
+// limits bound the times of events, the same wherever one is judged.
+func (c *Config) limits() event.Limits {
+	return event.Limits{Ahead: c.TooFarAhead, Lateness: c.TooOld}
 }
 
 // setting is one variable of the configuration, for people.

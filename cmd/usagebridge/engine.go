@@ -49,7 +49,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		ID:          a.config.WorkerID,
 		Backend:     backend(a),
 		Meanings:    meanings(),
-		Limits:      e.limits(),
+		Limits:      a.config.limits(),
 		Delivery:    deliveryConfig(a.config),
 		CallTimeout: a.config.PartnerTimeout,
 		LeaseTTL:    broker.LeaseTTL,
@@ -58,10 +58,6 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		Logger:      a.log,
 	})
 	return e, nil
-}
-
-func (e *engine) limits() event.Limits {
-	return event.Limits{Ahead: e.app.config.TooFarAhead, Lateness: e.app.config.TooOld}
 }
 
 func deliveryConfig(c Config) delivery.Config {

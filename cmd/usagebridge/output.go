@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,11 +18,7 @@ func (c *cli) printJSON(value any) error {
 
 // table writes rows in aligned columns to stdout.
 func (c *cli) table(header []string, rows [][]string) error {
-	return writeTable(c.stdout, header, rows)
-}
-
-func writeTable(to io.Writer, header []string, rows [][]string) error {
-	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
 	if len(header) > 0 {
 		_, _ = fmt.Fprintln(w, strings.Join(header, "\t"))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -59,6 +60,18 @@ func replaceBetween(t *testing.T, text, part, content string) string {
 		t.Fatalf("README.md has no part between %q and %q", begin, end)
 	}
 	return before + begin + content + end + after
+}
+
+// writeConfigTable writes the table of variables for the README.
+func writeConfigTable(w io.Writer) {
+	_, _ = fmt.Fprintln(w, "| variable | default | meaning |\n| --- | --- | --- |")
+	for _, s := range (&Config{}).settings() {
+		value := ""
+		if s.Default != "" {
+			value = "`" + s.Default + "`"
+		}
+		_, _ = fmt.Fprintf(w, "| `%s` | %s | %s |\n", strings.TrimPrefix(s.Name, envPrefix+"_"), value, s.Desc)
+	}
 }
 
 var descPattern = regexp.MustCompile(`fqName: "([^"]+)", help: "((?:[^"\\]|\\.)*)",(?: unit: "[^"]*",)? constLabels: {.*}, variableLabels: {([^}]*)}`)

@@ -32,7 +32,7 @@ func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *p
 		Registerer: registry,
 		Ready:      e.ready,
 		Publish:    (&ingest{app: e.app, publishers: map[string]*publisher.Publisher{}}).publish,
-		Limits:     e.limits(),
+		Limits:     e.app.config.limits(),
 		Logger:     e.app.log,
 
 		Inform:       e.app.inform,

@@ -79,7 +79,7 @@ func (t *Tracker) Observe(ctx context.Context, vendor string, s delivery.Signal)
 	}
 	t.logger.Info("integration status changed", "vendor", vendor, "organization", s.Organization,
 		"from", string(transition.From), "status", string(transition.To), "cause", transition.Cause)
-	if err := t.record(ctx, vendor, s, transition); err != nil {
+	if err := Record(ctx, t.log, vendor, s.Organization, s.Answer.At, transition); err != nil {
 		t.logger.Error("transition not logged", "vendor", vendor, "organization", s.Organization, "err", err)
 	}
 }
@@ -113,11 +113,6 @@ func move(i *Integration, in Input, observed Status, s delivery.Signal) {
 		return
 	}
 	i.Status, i.Since, i.Cause = to, s.Answer.At, string(in)
-}
-
-// record appends the transition to the status log as a CloudEvent.
-func (t *Tracker) record(ctx context.Context, vendor string, s delivery.Signal, transition Transition) error {
-	return Record(ctx, t.log, vendor, s.Organization, s.Answer.At, transition)
 }
 
 // Record appends a transition to the status log as a CloudEvent.

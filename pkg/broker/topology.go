@@ -27,7 +27,6 @@ const (
 )
 
 const (
-	eventsPrefix    = "EVENTS_"
 	ledgerPrefix    = "LEDGER_"
 	bucketPrefix    = "KV_"  // of the stream behind a bucket
 	subjectPrefix   = "$KV." // of the subjects of a bucket
@@ -51,6 +50,9 @@ const (
 	ackWait       = LeaseTTL
 	maxAckPending = 10_000
 )
+
+// eventsPrefix begins the name of every vendor's log.
+var eventsPrefix = event.Stream("")
 
 // ErrNoVendor says that Init has not been run for the vendor.
 var ErrNoVendor = errors.New("vendor is not set up")
@@ -109,7 +111,7 @@ type Vendor struct {
 }
 
 // EventsStream is the name of a vendor's log.
-func EventsStream(vendor string) string { return eventsPrefix + event.Escape(vendor) }
+func EventsStream(vendor string) string { return event.Stream(vendor) }
 
 // LedgerBucket is the name of the key-value bucket with a vendor's ledger.
 func LedgerBucket(vendor string) string { return ledgerPrefix + event.Escape(vendor) }

@@ -7,7 +7,7 @@ import (
 )
 
 // Stream is the name of the stream that holds a vendor's events.
-func Stream(vendor string) string { return "EVENTS_" + vendor }
+func Stream(vendor string) string { return "EVENTS_" + Escape(vendor) }
 
 // FamilyOf is the family of a subject by its first token, "usage" for what is
 // neither, so that a label made of it has two values only.
