@@ -34,8 +34,13 @@ type Task struct {
 	Again bool
 }
 
-// OperationMapping is the operation of a task without a kind.
-const OperationMapping = "mapping"
+// Operations of tasks without a kind.
+const (
+	// OperationMapping tells the partner that a person may map now.
+	OperationMapping = "mapping"
+	// OperationRead asks the partner for the integration's status and accounts.
+	OperationRead = "read"
+)
 
 // Operation names the call: account, service, count or mapping.
 func (t Task) Operation() string {
@@ -71,6 +76,17 @@ const (
 	Stopped Class = "stopped"
 )
 
+// What a lane concludes from several answers, for a [Signal]. No answer has
+// these classes.
+const (
+	// Lost: the partner no longer has what it had accepted (its user pressed
+	// "Authenticate" again, or disconnected).
+	Lost Class = "lost"
+	// Flooded: so many figures in a row were refused for good that whatever is
+	// wrong is not wrong with the figures.
+	Flooded Class = "flooded"
+)
+
 // Answer is what came of one call.
 type Answer struct {
 	Class     Class
@@ -79,10 +95,14 @@ type Answer struct {
 	RequestID string
 	// RetryAfter is how long the partner asked us to wait; 0: it did not ask.
 	RetryAfter time.Duration
-	// Observed is the integration's status if the answer named it.
-	Observed string
-	At       time.Time
-	Duration time.Duration
+	// Existed says that what was to be created was there before.
+	Existed bool
+	// Observed is the integration's status if the answer named it, and
+	// IntegrationID the partner's own name for the integration.
+	Observed      string
+	IntegrationID string
+	At            time.Time
+	Duration      time.Duration
 }
 
 // Partner makes one call. It returns when the call is over, at the latest
@@ -123,11 +143,14 @@ type Outcome struct {
 // the integration as a whole.
 type Signal struct {
 	Organization string
-	// Class is Accepted, NotReady, Unauthorized or Suspected.
+	// Class is Accepted, NotReady, Unauthorized, Suspected, NotFound, Lost or
+	// Flooded.
 	Class Class
 	// Operation is the call that was answered.
 	Operation string
-	Answer    Answer
+	// Generation is that of the link under which the call was made.
+	Generation int
+	Answer     Answer
 }
 
 // Link is what a lane must know of its integration. A new link replaces the
@@ -151,6 +174,9 @@ type Link struct {
 	// Credentials changes whenever the tokens or the address change: it lifts
 	// a hold for bad credentials. It is a fingerprint, never a token.
 	Credentials string
+	// Generation counts how often the partner has been taken to have lost
+	// everything: what it accepted under a lower one is to be sent again.
+	Generation int
 }
 
 // Config bounds a lane. The zero value of a field means its default.
