@@ -169,7 +169,7 @@ func answered(e ledger.Entry, c ledger.Call) ledger.Entry {
 		if sent.Version.Compare(e.Delivered.Version) < 0 {
 			return e.Release()
 		}
-		return e.Accept(sent, c.RequestID, answer)
+		return e.Accept(sent, ledger.Receipt{RequestID: c.RequestID, Generation: c.Generation}, answer)
 	case delivery.Retry:
 		return e.Retry(c.At, answer)
 	case delivery.HoldKey:

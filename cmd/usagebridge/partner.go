@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usagebridge/usagebridge/consumers/catalog"
+	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
@@ -23,6 +24,7 @@ func (p partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 			AccountID: t.Key.Account,
 			ServiceID: t.Key.Service,
 			Units:     json.Number(event.Units(t.Figure.Value.Units).String()),
+			NoBuild:   t.NoBuild,
 		}))
 	}
 	properties, err := catalog.ParseProperties(t.Figure.Value)
@@ -30,21 +32,70 @@ func (p partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 		return delivery.Answer{Class: delivery.Rejected, Message: err.Error(), At: time.Now()}
 	}
 	if t.Key.Kind == ledger.Account {
-		return answer(p.client.PostAccount(ctx, vendorapi.Account{
-			ID: t.Key.Account, Name: properties.Name, ExternalID: properties.ExternalID, Description: properties.Description,
-		}))
+		return answer(p.client.PostAccount(ctx, account(t, properties)))
 	}
 	return answer(p.client.PostService(ctx, vendorapi.Service{
 		ID: t.Key.Service, Name: properties.Name, Description: properties.Description,
 	}))
 }
 
-// SetMapping tells the partner that the catalog is posted.
+func account(t delivery.Task, properties catalog.Properties) vendorapi.Account {
+	return vendorapi.Account{
+		ID: t.Key.Account, Name: properties.Name, ExternalID: properties.ExternalID, Description: properties.Description,
+	}
+}
+
+// SendAccounts posts several accounts in one call (delivery.Bulk).
+func (p partner) SendAccounts(ctx context.Context, tasks []delivery.Task) delivery.Answer {
+	accounts := make([]vendorapi.Account, len(tasks))
+	for i, t := range tasks {
+		properties, err := catalog.ParseProperties(t.Figure.Value)
+		if err != nil {
+			return delivery.Answer{Class: delivery.Rejected, Message: err.Error(), At: time.Now()}
+		}
+		accounts[i] = account(t, properties)
+	}
+	return answer(p.client.PostAccounts(ctx, accounts))
+}
+
+// SetMapping tells the partner that the catalog is posted. Where the partner
+// can be asked, it is asked first: its status must not be set back when a
+// person has mapped already.
 func (p partner) SetMapping(ctx context.Context) delivery.Answer {
+	if p.client.Can(vendorapi.Reading) {
+		seen, result, err := p.client.Organization(ctx)
+		a := answer(result, err)
+		a.Observed, a.IntegrationID = seen.Status, seen.IntegrationID
+		if err != nil || seen.Status != string(status.Inactive) && seen.Status != "" {
+			return a
+		}
+	}
 	result, err := p.client.SetMapping(ctx)
 	a := answer(result.Result, err)
-	a.Observed = result.Status
+	a.Observed, a.IntegrationID = result.Status, result.IntegrationID
 	return a
+}
+
+// Read asks for the status and the accounts (delivery.Reader). Gradient takes
+// counts for what is mapped as soon as anything is, and has no word for that:
+// it is what we call pending.
+func (p partner) Read(ctx context.Context) (delivery.Sight, delivery.Answer) {
+	seen, result, err := p.client.Organization(ctx)
+	if err != nil {
+		return delivery.Sight{}, answer(result, err)
+	}
+	accounts, listed, err := p.client.ListAccounts(ctx, true)
+	a := answer(listed, err)
+	a.Duration += result.Duration
+	a.Observed, a.IntegrationID = seen.Status, seen.IntegrationID
+	sight := delivery.Sight{Mapped: make(map[string]bool, len(accounts))}
+	for i := range accounts {
+		sight.Mapped[accounts[i].ID] = accounts[i].Mapped
+		if accounts[i].Mapped && a.Observed == string(status.Mapping) {
+			a.Observed = string(status.Pending)
+		}
+	}
+	return sight, a
 }
 
 // answer puts what the client says into the words of delivery.
@@ -56,6 +107,7 @@ func answer(r vendorapi.Result, err error) delivery.Answer {
 		RequestID: r.RequestID,
 		At:        time.Now(),
 		Duration:  r.Duration,
+		Existed:   r.Existed,
 	}
 	if err == nil {
 		return a

@@ -10,91 +10,192 @@ import (
 
 // call makes one call and hands on what became of it.
 func (l *Lane) call(ctx context.Context, t turn) {
-	a, made := l.send(ctx, t)
-	o := Outcome{Task: t.task, Answer: a, Verdict: Judge(t.task, a, l.config.Attempts)}
+	a, sight, made := l.send(ctx, t)
+	t.leave(a)
+	first := t.tasks[0]
+	o := Outcome{Task: first, Answer: a, Verdict: Judge(first, a, l.config.Attempts)}
+	if len(t.tasks) > 1 && a.Class == Rejected {
+		o.Verdict = Verdict{Ruling: Split}
+	}
 	now := time.Now()
 	if o.Verdict.Ruling == Retry {
-		o.Due = now.Add(max(fullJitter(t.task.Attempt, l.config.RetryMin, l.config.RetryMax), a.RetryAfter))
+		o.Due = now.Add(max(fullJitter(first.Attempt, l.config.RetryMin, l.config.RetryMax), a.RetryAfter))
 	}
 	l.mu.Lock()
 	l.inflight--
 	if made && o.Verdict.Ruling == NotCounted {
 		l.cut++
 	}
-	signal := l.adapt(o, now, t.epoch != l.epoch)
-	switch {
-	case t.task.Key.Kind == mapping:
-		o.Due = l.setup.next
-	case o.Verdict.Ruling == NotCounted:
-		l.queue.drop(t.task.Key)
-		l.place(t.task.Key)
-	default:
-		l.queue.enter(t.task.Key, recording)
+	news := l.adapt(o, t, now)
+	if first.Read && o.Verdict.Ruling == Delivered && t.epoch == l.epoch && l.saw(sight, t.look, now) {
+		news = append(news, Lost)
 	}
+	outcomes := l.outcomes(t, o)
 	l.mu.Unlock()
 	l.nudge()
 	l.metrics.called(l.vendor, o)
-	l.report(o)
-	// The outcome first: the keeper of the status may take its time.
+	l.report(o, len(t.tasks))
+	// The outcomes first: the keeper of the status may take its time.
 	if o.Verdict.Ruling != NotCounted {
-		l.book.Settle(o)
+		for _, o := range outcomes {
+			l.book.Settle(o)
+		}
 	}
-	if signal {
-		l.signal(ctx, Signal{Organization: l.organization, Class: a.Class, Operation: t.task.Operation(), Answer: a})
+	for _, class := range news {
+		l.signal(ctx, Signal{Organization: l.organization, Class: class, Operation: first.Operation(), Generation: first.Generation, Answer: a})
 	}
+}
+
+// outcomes puts the keys of a call that is over where they wait for its
+// record, and makes the outcome of each.
+func (l *Lane) outcomes(t turn, o Outcome) []Outcome {
+	outcomes := make([]Outcome, len(t.tasks))
+	for i, task := range t.tasks {
+		outcomes[i] = o
+		outcomes[i].Task = task
+		if o.Verdict.Ruling == Retry && len(t.tasks) > 1 {
+			// Each has a budget of its own.
+			outcomes[i].Verdict = Judge(task, o.Answer, l.config.Attempts)
+		}
+		switch {
+		case task.Key.Kind == mapping:
+			if !task.Read {
+				outcomes[i].Due = l.setup.next
+			}
+		case o.Verdict.Ruling == NotCounted:
+			l.queue.drop(task.Key)
+			l.place(task.Key)
+		default:
+			if o.Verdict.Ruling == Split {
+				l.alone[task.Key] = true
+			}
+			l.queue.enter(task.Key, recording)
+		}
+	}
+	return outcomes
 }
 
 // send makes the call, if it may still be made: the process may have been
 // stopped since its turn came, and be behind its time.
-func (l *Lane) send(ctx context.Context, t turn) (a Answer, made bool) {
+func (l *Lane) send(ctx context.Context, t turn) (a Answer, s Sight, made bool) {
+	task := t.tasks[0]
 	switch {
 	case !l.may():
-		return Answer{Class: Stopped, At: time.Now()}, false
-	case t.task.Key.Kind == mapping:
-		a = t.partner.SetMapping(ctx)
+		return Answer{Class: Stopped, At: time.Now()}, s, false
+	case task.Read:
+		s, a = t.link.Reader.Read(ctx)
+	case task.Key.Kind == mapping:
+		a = t.link.Partner.SetMapping(ctx)
+	case len(t.tasks) > 1:
+		a = t.link.Bulk.SendAccounts(ctx, t.tasks)
 	default:
-		a = t.partner.Send(ctx, t.task)
+		a = t.link.Partner.Send(ctx, task)
 	}
 	if a.Class == Stopped && ctx.Err() == nil {
 		a.Class = Unavailable // it was not us: without a backoff it would be made again at once
 	}
-	return a, true
+	return a, s, true
 }
 
-// adapt changes gate and pace by what the answer says, and tells whether the
-// keeper of the status must hear of it. A stale answer is one to a call that
-// began under a former link: it says nothing of the integration as it is now.
-func (l *Lane) adapt(o Outcome, now time.Time, stale bool) (signal bool) {
-	if o.Task.Key.Kind == mapping {
-		l.adaptSetup(o, now, stale)
-	}
+// adapt changes gate and pace by what the answer says, and tells what the
+// keeper of the status must hear. A stale answer is one to a call that began
+// under a former link: it says nothing of the integration as it is now.
+func (l *Lane) adapt(o Outcome, t turn, now time.Time) (news []Class) {
+	stale := t.epoch != l.epoch
+	lost := l.over(o, t, now)
+	tell := false
 	switch o.Verdict.Ruling {
 	case Delivered:
 		l.gate.answered()
-		return !stale && l.accepted(o.Task, now)
+		tell = !stale && l.accepted(o.Task, now)
 	case HoldLane:
 		l.gate.answered()
-		return !stale && l.hold(o, now)
+		tell = !stale && l.hold(o, now)
 	case HoldKey:
 		l.gate.answered()
+		if !stale {
+			l.notFound(o.Task, now)
+		}
 	case Wait:
 		if l.gate.throttle(o.Answer, now, l.config) {
 			l.pace.slow(now)
 		}
-	case Retry, Dead:
-		if o.Answer.Class == Rejected {
-			l.gate.answered()
-		} else {
+	case Dead, Retry, Split:
+		if o.Answer.Class != Rejected {
 			l.gate.fail(o.Task.Key, o.Answer, now, l.config)
+			break
+		}
+		l.gate.answered()
+		if o.Verdict.Ruling == Dead && l.floods(now) {
+			news = append(news, Flooded)
 		}
 	case Unanswered:
-		l.gate.fail(o.Task.Key, o.Answer, now, l.config)
+		if o.Answer.Class == Unavailable {
+			l.gate.fail(o.Task.Key, o.Answer, now, l.config)
+		}
 	case NotCounted:
 	}
 	if o.Task.Probe && (o.Verdict.Ruling == Unanswered || o.Verdict.Ruling == Wait) {
 		l.probeAgain(now)
 	}
+	if tell {
+		news = append(news, o.Answer.Class)
+	}
+	if lost && !stale {
+		news = append(news, Lost)
+	}
+	return news
+}
+
+// over ends what the call was for, and says whether it has shown that the
+// partner lost what it had.
+func (l *Lane) over(o Outcome, t turn, now time.Time) (lost bool) {
+	switch {
+	case o.Task.Read:
+		if t.epoch == l.epoch {
+			l.looked(o, now)
+		} else {
+			l.look.calling = false
+		}
+	case o.Task.Key.Kind == mapping:
+		l.adaptSetup(o, now, t.epoch != l.epoch)
+	case o.Task.Check:
+		return l.checked(o)
+	case o.Task.Key.Kind == ledger.Count:
+		l.build.ends(o, t.build)
+	}
 	return false
+}
+
+// tries is how many counts in a row may turn out not to be mapped, while the
+// integration is taken to be not ready, until the next is left to a later
+// probe: the person may be done, and have left these out.
+const tries = 50
+
+// notFound takes a count whose account or service is not mapped.
+func (l *Lane) notFound(t Task, now time.Time) {
+	l.suspects(t, now)
+	if l.gate.hold != ledger.IntegrationNotReady {
+		return
+	}
+	if l.misses++; l.misses <= tries {
+		l.gate.probes.interval /= 2 // which the probe has doubled
+		l.gate.probes.next = now
+	}
+}
+
+// floodPause is how long a lane that asks to be paused waits for that, before
+// it goes on and asks again.
+const floodPause = time.Minute
+
+// floods counts a figure that was refused for good, and says whether there
+// were too many in a row.
+func (l *Lane) floods(now time.Time) bool {
+	if l.refused++; l.config.Flood < 0 || l.refused < l.config.Flood {
+		return false
+	}
+	l.gate.close(now.Add(floodPause), Flooded)
+	return true
 }
 
 // probeAgain plans another probe in place of one that told nothing.
@@ -118,12 +219,17 @@ func (l *Lane) hold(o Outcome, now time.Time) bool {
 
 // accepted lifts the holds that an accepted call disproves.
 func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
+	if t.Read {
+		return true // the status was read
+	}
+	l.refused = 0
 	if l.gate.hold == ledger.Anomaly {
 		l.gate.lift()
 		l.expectNotReady(now)
 	}
 	switch t.Key.Kind {
 	case ledger.Count:
+		l.misses = 0
 		if l.gate.hold == ledger.IntegrationNotReady {
 			l.gate.lift()
 		}
@@ -133,7 +239,7 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 		return !l.link.Connected
 	case ledger.Account, ledger.Service:
 		l.gate.catalog = false
-		if !l.posted[t.Key] && l.link.Ready {
+		if !l.has(t.Key) && l.link.Ready {
 			l.tryUnmapped(now) // whoever maps the new one may map more
 		}
 		return false
@@ -174,14 +280,14 @@ func (l *Lane) adaptSetup(o Outcome, now time.Time, stale bool) {
 }
 
 // report writes the one line of the log that a call gets.
-func (l *Lane) report(o Outcome) {
+func (l *Lane) report(o Outcome, keys int) {
 	level := slog.LevelInfo
 	switch o.Verdict.Ruling {
 	case NotCounted:
 		level = slog.LevelDebug
 	case HoldLane, Dead:
 		level = slog.LevelWarn
-	case Delivered, Retry, HoldKey, Wait, Unanswered:
+	case Delivered, Retry, HoldKey, Wait, Unanswered, Split:
 	}
 	if !l.log.Enabled(context.Background(), level) {
 		return
@@ -194,6 +300,9 @@ func (l *Lane) report(o Outcome) {
 		slog.String("verdict", string(o.Verdict.Ruling)),
 		slog.Int("http_status", o.Answer.Status),
 		slog.Float64("duration_seconds", o.Answer.Duration.Seconds()),
+	}
+	if keys > 1 {
+		attributes = append(attributes, slog.Int("keys", keys))
 	}
 	if reason := string(o.Verdict.Hold) + string(o.Verdict.Dead); reason != "" {
 		attributes = append(attributes, slog.String("reason", reason))

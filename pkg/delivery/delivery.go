@@ -32,6 +32,19 @@ type Task struct {
 	// Again marks a figure that the partner accepted before and that is sent
 	// once more to make sure: how old it is says nothing of the delivery.
 	Again bool
+	// Known says that the partner has accepted a figure of the key, this or an
+	// older one, in the present generation.
+	Known bool
+	// Check marks an account or a service that is posted again to learn whether
+	// the partner still has it.
+	Check bool
+	// Read marks a call that sends nothing and asks for what the partner has.
+	Read bool
+	// NoBuild asks the partner to take the figure without rebuilding its view
+	// of the billing: more is to follow.
+	NoBuild bool
+	// Generation is that of the link under which the call is made.
+	Generation int
 }
 
 // Operations of tasks without a kind.
@@ -42,9 +55,12 @@ const (
 	OperationRead = "read"
 )
 
-// Operation names the call: account, service, count or mapping.
+// Operation names the call: account, service, count, mapping or read.
 func (t Task) Operation() string {
-	if t.Key.Kind == 0 {
+	switch {
+	case t.Read:
+		return OperationRead
+	case t.Key.Kind == 0:
 		return OperationMapping
 	}
 	return t.Key.Kind.String()
@@ -115,6 +131,30 @@ type Partner interface {
 	SetMapping(ctx context.Context) Answer
 }
 
+// Reader is a partner that can be asked what it has.
+type Reader interface {
+	// Read asks for the integration's status, which the answer then names, and
+	// for its accounts. What is seen counts only when the answer is Accepted.
+	Read(ctx context.Context) (Sight, Answer)
+}
+
+// Sight is what a Reader saw.
+type Sight struct {
+	// Mapped has every account that the partner has, by id, and whether a
+	// person has mapped it.
+	Mapped map[string]bool
+}
+
+// Bulk is a partner that takes several accounts in one call.
+type Bulk interface {
+	// SendAccounts posts 2 to MaxBulk accounts. When it refuses, none of them
+	// need be at fault alone: each is then sent by itself.
+	SendAccounts(ctx context.Context, tasks []Task) Answer
+}
+
+// MaxBulk is the most accounts that go in one call.
+const MaxBulk = 500
+
 // Book is the lane's view of the ledger.
 type Book interface {
 	// Entry is the recorded entry of the key: what is only folded and not yet
@@ -159,12 +199,20 @@ type Link struct {
 	// Partner is nil while the integration is unknown or its tokens cannot be
 	// opened: everything is held as not ready.
 	Partner Partner
+	// Reader is nil where the partner cannot be asked.
+	Reader Reader
+	// Bulk is nil where the partner takes one account at a time.
+	Bulk Bulk
+	// DefersBuild says that the partner heeds [Task.NoBuild].
+	DefersBuild bool
+	// Host is shared by all links to the same server; nil: it sets no limit.
+	Host *Host
 	// Ready says that the status allows counts (pending or connected).
 	Ready bool
 	// Connected says that the partner has accepted a count before.
 	Connected bool
-	// Setup says that the partner has not been told yet that the catalog is
-	// posted (inactive).
+	// Setup says that the partner is to be told that the catalog is posted, as
+	// soon as it is.
 	Setup bool
 	// Unauthorized says that the partner has refused these credentials before,
 	// perhaps to another worker: they are not tried again.
@@ -201,6 +249,13 @@ type Config struct {
 	// ProbeMin and ProbeMax bound the interval of probes while a hold lasts
 	// (default 15 min, 24 h).
 	ProbeMin, ProbeMax time.Duration
+	// Flood is how many figures in a row may be refused for good before the
+	// lane asks to be paused (default 100; negative: never).
+	Flood int
+	// Reassert is how old a delivery may grow before the same count is sent
+	// again, when there is nothing else to send; 0: however old. The partner
+	// cannot be asked what it holds, and may have lost it.
+	Reassert time.Duration
 	// Grace is how long calls under way may take to finish when the lane is
 	// stopped (default 4 s).
 	Grace time.Duration
@@ -215,6 +270,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Breaker, 5)
 	setDefault(&c.ProbeMin, 15*time.Minute)
 	setDefault(&c.ProbeMax, 24*time.Hour)
+	setDefault(&c.Flood, 100)
 	setDefault(&c.Grace, 4*time.Second)
 	c.Linger = max(c.Linger, 0)
 	c.RetryMax = max(c.RetryMax, c.RetryMin)

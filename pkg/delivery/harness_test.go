@@ -145,14 +145,14 @@ func (b *book) record(o delivery.Outcome) {
 		a := ledger.Answer{At: o.Answer.At.UnixNano(), Status: o.Answer.Status}
 		switch o.Verdict.Ruling {
 		case delivery.Delivered:
-			e = e.Accept(o.Task.Figure, "", a)
+			e = e.Accept(o.Task.Figure, ledger.Receipt{Generation: o.Task.Generation, Unbuilt: o.Task.NoBuild}, a)
 		case delivery.Retry:
 			e = e.Retry(o.Due, a)
 		case delivery.HoldKey:
 			e = e.Hold(o.Verdict.Hold, a)
 		case delivery.Dead:
 			e = e.Fail(o.Task.Figure, a)
-		case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.NotCounted:
+		case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.Split, delivery.NotCounted:
 		}
 		b.entries[o.Task.Key] = e
 	}
@@ -296,7 +296,7 @@ func (r *rig) posted(service string, accounts ...string) {
 	for _, key := range keys {
 		r.fold(key, 0)
 		e, _ := r.Entry(key)
-		r.put(e.Accept(e.Seen[0], "", ledger.Answer{At: 1}))
+		r.put(e.Accept(e.Seen[0], ledger.Receipt{}, ledger.Answer{At: 1}))
 	}
 	r.lane.Wake(keys...)
 }

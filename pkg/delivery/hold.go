@@ -47,9 +47,10 @@ type gate struct {
 	probes  schedule
 	message string // what the partner said
 	catalog bool   // an integration that is not ready refused an account or a service, too
+	trial   bool   // we were told that the hold is over, and no answer has shown it yet
 
 	closed time.Time  // no call before this time
-	cause  Class      // Throttled or Unavailable while closed matters
+	cause  Class      // Throttled, Unavailable or Flooded while closed matters
 	failed ledger.Key // the last key whose call failed
 	streak int        // calls in a row without a usable answer, for changing keys
 	trips  int        // times the breaker closed the gate in a row
@@ -76,6 +77,7 @@ func (g *gate) lift() { g.hold, g.message, g.catalog = "", "", false }
 // answered takes an answer that shows the partner to be there.
 func (g *gate) answered() {
 	g.failed = ledger.Key{}
+	g.trial = false
 	g.streak, g.trips, g.waits = 0, 0, 0
 }
 
@@ -123,7 +125,7 @@ func (g *gate) close(until time.Time, cause Class) {
 
 // width is how many calls may be under way.
 func (g *gate) width(c Config) int {
-	if g.trips > 0 {
+	if g.trips > 0 || g.trial {
 		return 1
 	}
 	return c.Concurrency

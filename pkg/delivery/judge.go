@@ -13,7 +13,8 @@ const (
 	HoldLane   Ruling = "hold_all"   // the whole integration waits
 	Wait       Ruling = "throttled"  // the gate closes for a while; no attempt
 	Dead       Ruling = "dead"       // never; a dead letter says why
-	Unanswered Ruling = "unanswered" // a probe that told nothing; no attempt
+	Unanswered Ruling = "unanswered" // a question that told nothing; no attempt
+	Split      Ruling = "split"      // refused together with others: to be sent alone; no attempt
 	NotCounted Ruling = "stopped"    // we stopped it ourselves: as if never made
 )
 
@@ -41,6 +42,9 @@ type Verdict struct {
 // The call that opens the mapping carries no figure: it is never dead, and
 // tried again for as long as it is wanted.
 func Judge(t Task, a Answer, budget int) Verdict {
+	if t.Read || t.Check {
+		return judgeQuestion(t, a)
+	}
 	isMapping := t.Key.Kind == 0
 	switch a.Class {
 	case Accepted:
@@ -76,4 +80,27 @@ func Judge(t Task, a Answer, budget int) Verdict {
 		return Verdict{Ruling: Dead, Dead: ReasonUndeliverable}
 	}
 	return Verdict{Ruling: Retry}
+}
+
+// judgeQuestion judges the answer to a call that is made to learn something:
+// a read, or a post of what the partner has already. Bad credentials are bad
+// for every call, and so is what speaks against a post; else nothing is held
+// and nothing dead, because nothing that is desired depends on the answer.
+func judgeQuestion(t Task, a Answer) Verdict {
+	switch a.Class {
+	case Accepted:
+		return Verdict{Ruling: Delivered}
+	case Unauthorized:
+		return Verdict{Ruling: HoldLane, Hold: ledger.Unauthorized}
+	case Throttled:
+		return Verdict{Ruling: Wait}
+	case Stopped:
+		return Verdict{Ruling: NotCounted}
+	case Suspected, NotFound:
+		if t.Check {
+			return Verdict{Ruling: HoldLane, Hold: ledger.Anomaly}
+		}
+	case NotReady, Rejected, Unavailable:
+	}
+	return Verdict{Ruling: Unanswered}
 }

@@ -41,14 +41,21 @@ type Lane struct {
 	gate     gate
 	pace     *pace
 	queue    *queue
-	posted   map[ledger.Key]bool // catalog keys that the partner has
-	accounts int                 // posted accounts
-	services int                 // posted services
+	posted   map[ledger.Key]int // catalog keys that the partner has; how many looks had begun when we learnt it
+	accounts int                // posted accounts
+	services int                // posted services
 	inflight int
 	cut      int // calls that we ended ourselves
 	setup    setup
-	probes   schedule  // of unmapped keys
-	round    time.Time // when the last round of these probes began
+	probes   schedule            // of unmapped keys
+	round    time.Time           // when the last round of these probes began
+	slot     time.Time           // from when on the host may be called; zero: none was taken
+	alone    map[ledger.Key]bool // accounts that were refused together with others
+	look     look
+	loss     loss
+	build    build
+	misses   int // counts in a row that were not found, none accepted, while not ready
+	refused  int // figures in a row that were refused for good
 }
 
 // setup is the call that opens the mapping.
@@ -96,7 +103,8 @@ func New(o Options) *Lane {
 		kick:         make(chan struct{}, 1),
 		pace:         newPace(c.Rate),
 		queue:        newQueue(),
-		posted:       map[ledger.Key]bool{},
+		posted:       map[ledger.Key]int{},
+		alone:        map[ledger.Key]bool{},
 	}
 }
 
@@ -159,28 +167,48 @@ func (l *Lane) Settled(keys ...ledger.Key) {
 	l.nudge()
 }
 
-// SetLink replaces what the lane knows of its integration.
+// SetLink replaces what the lane knows of its integration. When the generation
+// changes, the lane is to be woken with every account and service, and with
+// every key that is doubted.
 func (l *Lane) SetLink(link Link) {
 	now := time.Now()
 	l.mu.Lock()
 	old := l.link
 	l.link = link
-	if link.Credentials != old.Credentials {
+	renewed := link.Credentials != old.Credentials
+	forgotten := link.Generation != old.Generation
+	if renewed || forgotten {
 		if l.gate.hold == ledger.Unauthorized || l.gate.hold == ledger.Anomaly {
 			l.gate.lift()
 		}
 		l.gate.answered()
 		l.gate.closed = time.Time{}
+		l.look = look{calling: l.look.calling, begun: l.look.begun, wanted: true, first: link.Reader != nil}
+	}
+	if forgotten {
+		clear(l.posted)
+		clear(l.alone)
+		l.accounts, l.services = 0, 0
+		l.loss = loss{}
+		l.build.pending = ledger.Key{}
 	}
 	if link.Ready && !old.Ready && l.gate.hold == ledger.IntegrationNotReady {
 		l.gate.lift()
+		l.gate.trial = true
 	}
-	if link.Credentials != old.Credentials || link.Setup != old.Setup {
+	if renewed || forgotten || link.Setup != old.Setup {
 		l.setup = setup{calling: l.setup.calling}
 		l.gate.catalog = false
 	}
-	if link.Credentials != old.Credentials || link.Setup != old.Setup || link.Ready && !old.Ready {
+	if renewed || forgotten || link.Setup != old.Setup || link.Ready && !old.Ready {
 		l.epoch++
+	}
+	if old.Paused && !link.Paused {
+		l.refused = 0
+		l.gate.closed = time.Time{}
+	}
+	if link.Host != old.Host {
+		l.slot = time.Time{}
 	}
 	if link.Unauthorized {
 		l.gate.set(ledger.Unauthorized, "the partner has refused these credentials before", now, l.config)
@@ -212,9 +240,30 @@ func (l *Lane) Probe(accounts ...string) {
 	l.gate.probes.soon(now)
 	l.tryUnmapped(now)
 	l.setup.next = time.Time{}
+	l.look.wanted, l.look.next = true, time.Time{}
 	if len(named) > 0 {
 		l.queue.releaseUnmapped(now, func(key ledger.Key) bool { return named[key.Account] })
 	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// Reassert has counts that the partner took long ago sent again, when there is
+// nothing else to send.
+func (l *Lane) Reassert(keys ...ledger.Key) {
+	l.mu.Lock()
+	for _, key := range keys {
+		l.queue.assert(key)
+	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// Rebuild tells a new lane that the last figure which the partner took, the
+// one of key, went out without a rebuild of the billing view.
+func (l *Lane) Rebuild(key ledger.Key) {
+	l.mu.Lock()
+	l.build.pending = key
 	l.mu.Unlock()
 	l.nudge()
 }
@@ -234,7 +283,7 @@ func (l *Lane) place(key ledger.Key) {
 	}
 	e, ok := l.book.Entry(key)
 	if key.Kind != ledger.Count {
-		l.note(key, ok && e.Posted())
+		l.note(key, ok && e.PostedIn(l.link.Generation))
 	}
 	if !ok {
 		l.queue.drop(key)
@@ -243,11 +292,11 @@ func (l *Lane) place(key ledger.Key) {
 	switch e.State {
 	case ledger.Dirty, ledger.Sending:
 		// One that waits out a backoff has been released since: it is due sooner.
-		if at == nowhere || at == unmapped || at == timed {
+		if at == nowhere || at == unmapped || at == timed || at == asserting {
 			l.queue.at(key, time.Now().Add(l.config.Linger))
 		}
 	case ledger.Retrying:
-		if at == nowhere {
+		if at == nowhere || at == asserting {
 			l.queue.at(key, l.due(&e, time.Now()))
 			l.queue.tried(key)
 		}
@@ -258,7 +307,9 @@ func (l *Lane) place(key ledger.Key) {
 			l.queue.drop(key)
 		}
 	case ledger.Synced, ledger.Failed:
-		l.queue.drop(key)
+		if at != asserting {
+			l.queue.drop(key)
+		}
 	}
 }
 
@@ -274,7 +325,7 @@ func (l *Lane) due(e *ledger.Entry, now time.Time) time.Time {
 }
 
 func (l *Lane) holdUnmapped(key ledger.Key, at place) {
-	if at != nowhere {
+	if at != nowhere && at != asserting {
 		return // there already, or released for a try of its own
 	}
 	now := time.Now()
@@ -296,7 +347,7 @@ func (l *Lane) tryUnmapped(now time.Time) {
 // note keeps in mind whether the partner has an account or a service; what
 // waited for it may go. That can end, too: a partner may lose its catalog.
 func (l *Lane) note(key ledger.Key, posted bool) {
-	if l.posted[key] == posted {
+	if _, known := l.posted[key]; known == posted {
 		return
 	}
 	number := &l.accounts
@@ -308,7 +359,13 @@ func (l *Lane) note(key ledger.Key, posted bool) {
 		*number--
 		return
 	}
-	l.posted[key] = true
+	l.posted[key] = l.look.begun
 	*number++
 	l.queue.release(key)
+}
+
+// has says whether the partner has the account or the service.
+func (l *Lane) has(key ledger.Key) bool {
+	_, known := l.posted[key]
+	return known
 }

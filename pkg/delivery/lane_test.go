@@ -469,7 +469,7 @@ func TestHundredThousandHeldKeysCostNextToNothing(t *testing.T) {
 					}
 					service := e
 					service.Key = keys[i].ServiceKey()
-					r.entries[keys[i]], r.entries[service.Key] = e, service.Accept(service.Seen[0], "", ledger.Answer{At: 1})
+					r.entries[keys[i]], r.entries[service.Key] = e, service.Accept(service.Seen[0], ledger.Receipt{}, ledger.Answer{At: 1})
 					r.lane.Wake(service.Key)
 				}
 				r.posted("backup", "acme")

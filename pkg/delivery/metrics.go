@@ -63,7 +63,7 @@ func (m *Metrics) Touch(vendor string) {
 }
 
 func operations() []string {
-	names := []string{OperationMapping}
+	names := []string{OperationMapping, OperationRead}
 	for _, kind := range ledger.Kinds() {
 		names = append(names, kind.String())
 	}
@@ -85,7 +85,7 @@ func (m *Metrics) called(vendor string, o Outcome) {
 			lag := o.Answer.At.Sub(time.Unix(0, o.Task.Figure.Time))
 			m.lag.WithLabelValues(vendor).Observe(max(lag.Seconds(), 0))
 		}
-	case HoldKey, HoldLane, Wait, Unanswered, Dead, NotCounted:
+	case HoldKey, HoldLane, Wait, Unanswered, Split, Dead, NotCounted:
 	}
 }
 

@@ -53,21 +53,28 @@ func (p *pace) set(perSecond float64, now time.Time) {
 	p.limiter.SetBurstAt(now, burst)
 }
 
-// take takes the right to make one call, or says how long to wait for it.
-func (p *pace) take(now time.Time) (wait time.Duration) {
+// wait says how long to wait for the right to make one call; 0: it is there.
+func (p *pace) wait(now time.Time) time.Duration {
 	p.recover(now)
 	if p.limiter == nil {
-		p.observe(now)
 		return 0
 	}
 	// Not Reserve: that rounds the wait down to a nanosecond, and the eighth
 	// call at seven a second would fall into the first second.
 	missing := 1 - p.limiter.TokensAt(now)
-	if missing > 0 {
-		return time.Duration(missing/float64(p.limiter.Limit())*float64(time.Second)) + 1
+	if missing <= 0 {
+		return 0
+	}
+	return time.Duration(missing/float64(p.limiter.Limit())*float64(time.Second)) + 1
+}
+
+// take takes the right to make one call, for which nobody has to wait now.
+func (p *pace) take(now time.Time) {
+	if p.limiter == nil {
+		p.observe(now)
+		return
 	}
 	p.limiter.AllowN(now, 1)
-	return 0
 }
 
 func (p *pace) observe(now time.Time) {

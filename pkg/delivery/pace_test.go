@@ -9,9 +9,10 @@ func TestWithoutALimitAThrottledPaceStartsFromWhatWentOut(t *testing.T) {
 	p := newPace(0)
 	now := time.Unix(1000, 0)
 	for range 3000 { // 1,000 calls a second, for three seconds
-		if wait := p.take(now); wait != 0 {
+		if wait := p.wait(now); wait != 0 {
 			t.Fatalf("wait without a limit: got %v, want none", wait)
 		}
+		p.take(now)
 		now = now.Add(time.Millisecond)
 	}
 	p.slow(now)

@@ -16,6 +16,7 @@ const (
 	ready                  // may be sent as soon as the lane may send
 	waiting                // a count that waits for its account or service
 	unmapped               // held; probed now and then
+	asserting              // delivered long ago; sent again when there is nothing else
 	sending                // a call is under way
 	recording              // the call is over, its outcome is being recorded
 	places    = iota
@@ -43,6 +44,7 @@ type queue struct {
 	turns    uint64 // given out so far
 	ready    map[ledger.Kind]*line
 	unmapped line
+	settled  line                 // to be asserted
 	waiting  map[ledger.Key]*line // by the catalog key waited for
 	count    [places]int          // of items, by place
 	fresh    int                  // accounts and services of which no call failed yet
@@ -155,6 +157,28 @@ func (q *queue) hold(key ledger.Key, now time.Time) {
 	i := q.enter(key, unmapped)
 	i.at = now
 	q.unmapped.push(i)
+}
+
+// assert makes a key that needs nothing else wait to be sent again.
+func (q *queue) assert(key ledger.Key) {
+	if q.where(key) == nowhere {
+		q.settled.push(q.enter(key, asserting))
+	}
+}
+
+// more says whether another count than this one may be sent or is to be
+// asserted.
+func (q *queue) more(key ledger.Key) bool {
+	first := q.ready[ledger.Count].first
+	return first != nil && (first.key != key || first.next != nil) || q.settled.first != nil
+}
+
+// soon is how long until the next key reaches its time.
+func (q *queue) soon(now time.Time) time.Duration {
+	if len(q.timed) == 0 {
+		return idle
+	}
+	return until(q.timed[0].at, now)
 }
 
 // promote makes ready what has reached its time, and says when the next will.

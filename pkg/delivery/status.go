@@ -11,9 +11,10 @@ type Status struct {
 	Hold      ledger.HoldReason // "" when the lane sends
 	Since     time.Time         // of the hold
 	Message   string            // what the partner said when the hold began
-	NextProbe time.Time         // zero when none is planned
+	NextProbe time.Time         // of a held integration or an unmapped key; zero when none is planned
 	Closed    time.Time         // the gate opens by itself then; zero when open
-	Cause     Class             // Throttled or Unavailable when closed
+	Cause     Class             // Throttled, Unavailable or Flooded when closed
+	Down      bool              // the server answers nobody, and is tried with one call now and then
 	Sending   int               // calls under way
 	Queued    int               // keys that wait for their turn or their time
 	Recording int               // outcomes that wait to be recorded
@@ -34,12 +35,16 @@ func (l *Lane) Status() Status {
 		Waiting:   l.queue.count[waiting],
 		Unmapped:  l.queue.count[unmapped],
 		Rate:      l.pace.current,
+		Down:      l.link.Host.Down(),
 	}
 	if s.Hold != "" && s.Hold == l.gate.hold {
 		s.Since, s.Message = l.gate.since, l.gate.message
 		if s.Hold != ledger.Unauthorized {
 			s.NextProbe = l.gate.probes.next
 		}
+	}
+	if s.Hold == "" && s.Unmapped > 0 {
+		s.NextProbe = l.probes.next
 	}
 	if l.gate.closed.After(time.Now()) {
 		s.Closed, s.Cause = l.gate.closed, l.gate.cause

@@ -8,11 +8,14 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
 
-// turn is a task whose turn has come, with what the lane knew at that time.
+// turn is a call whose turn has come, with what the lane knew at that time.
 type turn struct {
-	task    Task
-	partner Partner
-	epoch   int
+	tasks []Task // one, or several accounts
+	link  Link
+	epoch int
+	look  int          // for a read: its number
+	build int          // for a count that builds: how many had begun that do not; negative: some were under way
+	leave func(Answer) // tells the host what came of the call
 }
 
 // dispatch starts every call that may start until ctx ends, each with the
@@ -33,7 +36,7 @@ func (l *Lane) dispatch(ctx, calling context.Context, calls *sync.WaitGroup) tim
 // forbidden is how long a lane waits that may not begin a call.
 const forbidden = 100 * time.Millisecond
 
-// pick takes the next task, or says how long to wait for one.
+// pick takes the next call, or says how long to wait for one.
 func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 	wait = until(l.queue.promote(now), now)
 	switch {
@@ -50,11 +53,44 @@ func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 	if !ok {
 		return turn{}, min(wait, due), false
 	}
-	if pause := l.pace.take(now); pause > 0 {
+	leave, pause := l.admit(now)
+	if pause > 0 {
 		return turn{}, pause, false
 	}
-	l.begin(task, now)
-	return turn{task: task, partner: l.link.Partner, epoch: l.epoch}, 0, true
+	t = turn{tasks: l.together(task), link: l.link, epoch: l.epoch, build: l.build.begun, leave: leave}
+	if l.build.under > 0 {
+		t.build = -1
+	}
+	for i := range t.tasks {
+		t.tasks[i].Generation = l.link.Generation
+		l.begin(t.tasks[i], now)
+	}
+	t.look = l.look.begun
+	l.inflight++
+	return t, 0, true
+}
+
+// admit takes the right to make one call from the lane's own pace and from the
+// host, or says how long to wait for it.
+func (l *Lane) admit(now time.Time) (leave func(Answer), wait time.Duration) {
+	if wait := l.pace.wait(now); wait > 0 {
+		return nil, wait
+	}
+	leave = func(Answer) {}
+	if host := l.link.Host; host != nil {
+		if l.slot.IsZero() || now.Sub(l.slot) > slotKept {
+			l.slot = host.slot(now)
+		}
+		if now.Before(l.slot) {
+			return nil, l.slot.Sub(now)
+		}
+		if leave, wait = host.enter(); wait > 0 {
+			return nil, wait
+		}
+		l.slot = time.Time{}
+	}
+	l.pace.take(now)
+	return leave, 0
 }
 
 // until is how long from now to at; idle when at is zero.
@@ -84,7 +120,15 @@ func (l *Lane) order() [4]ledger.Kind {
 // candidate finds what may be sent now. When there is nothing it says when
 // something will be due of itself.
 func (l *Lane) candidate(now time.Time) (t Task, due time.Duration, ok bool) {
-	due = idle
+	t, due, ok = l.lookTask(now)
+	if ok || l.look.first {
+		return t, due, ok
+	}
+	t, wait, ok := l.lossTask(now)
+	if ok {
+		return t, 0, true
+	}
+	due = min(due, wait)
 	for _, kind := range l.order() {
 		held := l.holds(kind)
 		if held {
@@ -94,13 +138,49 @@ func (l *Lane) candidate(now time.Time) (t Task, due time.Duration, ok bool) {
 			}
 		}
 		t, wait, ok := l.next(kind, now)
-		if ok {
-			t.Probe = t.Probe || held
+		if !ok {
+			due = min(due, wait)
+			continue
+		}
+		t.Probe = t.Probe || held
+		if t.Probe && l.lookBefore(now) {
+			return l.lookTask(now)
+		}
+		if l.defers(&t) {
+			continue // the calls it waits for nudge the lane
+		}
+		return t, 0, true
+	}
+	t, wait, ok = l.leisure(now)
+	return t, min(due, wait), ok
+}
+
+// leisure finds what is sent only when there is nothing else: the rebuild that
+// a failed call has left undone, and counts that were delivered long ago.
+func (l *Lane) leisure(now time.Time) (t Task, wait time.Duration, ok bool) {
+	if l.holds(ledger.Count) {
+		return Task{}, idle, false
+	}
+	if t, wait, ok := l.rebuildTask(now); ok || wait < idle {
+		return t, wait, ok
+	}
+	if l.inflight > 0 {
+		return Task{}, idle, false
+	}
+	for {
+		i := l.queue.settled.first
+		if i == nil {
+			return Task{}, idle, false
+		}
+		e, ok := l.book.Entry(i.key)
+		old := ok && e.State == ledger.Synced && now.Sub(time.Unix(0, e.Delivered.At)) >= l.config.Reassert
+		if old && l.config.Reassert > 0 && l.has(i.key.AccountKey()) && l.has(i.key.ServiceKey()) {
+			t := l.taskOf(&e)
+			t.NoBuild = l.link.DefersBuild && i.next != nil
 			return t, 0, true
 		}
-		due = min(due, wait)
+		l.queue.drop(i.key)
 	}
-	return Task{}, due, false
 }
 
 // holds says whether the hold of the lane concerns the kind. An integration
@@ -125,9 +205,9 @@ func (l *Lane) next(kind ledger.Kind, now time.Time) (t Task, wait time.Duration
 	return t, idle, ok
 }
 
-// mappingTask tells the partner that a person may map now, when the
-// integration is inactive and the catalog that we know of is posted. What
-// failed once does not keep it waiting: it may fail for weeks.
+// mappingTask tells the partner that a person may map now, when it has not
+// been told and the catalog that we know of is posted. What failed once does
+// not keep it waiting: it may fail for weeks.
 func (l *Lane) mappingTask(now time.Time) (t Task, wait time.Duration, ok bool) {
 	wanted := l.link.Setup && !l.setup.calling && !l.setup.done &&
 		l.accounts > 0 && l.services > 0 && l.queue.fresh == 0
@@ -151,7 +231,7 @@ func (l *Lane) unmappedProbe(now time.Time) (t Task, wait time.Duration, ok bool
 			return Task{}, wait, false
 		}
 		if e, ok := l.book.Entry(i.key); ok && wants(&e) {
-			t = taskOf(&e)
+			t = l.taskOf(&e)
 			t.Probe = true
 			return t, 0, true
 		}
@@ -171,14 +251,39 @@ func (l *Lane) head(kind ledger.Kind) (Task, bool) {
 		switch {
 		case !ok || !wants(&e):
 			l.queue.drop(i.key)
-		case kind == ledger.Count && !l.posted[i.key.AccountKey()]:
+		case kind == ledger.Count && !l.has(i.key.AccountKey()):
 			l.queue.wait(i.key, i.key.AccountKey())
-		case kind == ledger.Count && !l.posted[i.key.ServiceKey()]:
+		case kind == ledger.Count && !l.has(i.key.ServiceKey()):
 			l.queue.wait(i.key, i.key.ServiceKey())
 		default:
-			return taskOf(&e), true
+			return l.taskOf(&e), true
 		}
 	}
+}
+
+// together adds to an account, where the partner takes several in one call,
+// those that may go with it. What is known to exist goes alone, because one
+// that exists makes the partner refuse them all.
+func (l *Lane) together(t Task) []Task {
+	tasks := []Task{t}
+	if l.link.Bulk == nil || t.Key.Kind != ledger.Account || t.Probe || t.Check || l.single(t.Key) {
+		return tasks
+	}
+	for i := l.queue.ready[ledger.Account].first; i != nil && len(tasks) < MaxBulk; i = i.next {
+		if i.key == t.Key || l.single(i.key) {
+			continue
+		}
+		if e, ok := l.book.Entry(i.key); ok && wants(&e) {
+			tasks = append(tasks, l.taskOf(&e))
+		}
+	}
+	return tasks
+}
+
+// single says whether the account is to be sent by itself.
+func (l *Lane) single(key ledger.Key) bool {
+	_, there := l.look.there[key.Account]
+	return there || l.alone[key]
 }
 
 // wants says whether the entry has something to send once its turn has come.
@@ -188,7 +293,7 @@ func wants(e *ledger.Entry) bool {
 
 // taskOf is the call for the entry. One for a key that is still held is a
 // probe, wherever the key stands in the queue.
-func taskOf(e *ledger.Entry) Task {
+func (l *Lane) taskOf(e *ledger.Entry) Task {
 	figure, _ := e.Desired()
 	return Task{
 		Key:     e.Key,
@@ -196,12 +301,16 @@ func taskOf(e *ledger.Entry) Task {
 		Attempt: e.Attempts + 1,
 		Probe:   e.State == ledger.Held,
 		Again:   e.Posted() && e.Delivered.Version == figure.Version,
+		Known:   e.PostedIn(l.link.Generation),
 	}
 }
 
 // begin marks the task as under way.
 func (l *Lane) begin(t Task, now time.Time) {
-	l.inflight++
+	if t.Read {
+		l.look.begin()
+		return
+	}
 	if l.holds(t.Key.Kind) {
 		l.gate.probes.later(now, l.config.ProbeMin, l.config.ProbeMax)
 	}
@@ -209,6 +318,10 @@ func (l *Lane) begin(t Task, now time.Time) {
 		l.setup.calling = true
 		return
 	}
+	if t.Check {
+		l.loss.begin(now, l.config)
+	}
+	l.build.begins(t)
 	if l.queue.where(t.Key) == unmapped {
 		if l.probes.interval > 0 { // else it goes on with the round of a good one
 			l.round = now

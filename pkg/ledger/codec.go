@@ -39,6 +39,8 @@ type wireDelivered struct {
 	Properties string `json:"p"`
 	At         int64  `json:"at"`
 	RequestID  string `json:"r"`
+	Generation int    `json:"g"`
+	Unbuilt    bool   `json:"nb"`
 }
 
 type wireAnswer struct {
@@ -73,6 +75,10 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		dst = appendFigure(append(dst, `,"delivered":{`...), d.Version, d.Value)
 		dst = appendInt(dst, `,"at":`, d.At)
 		dst = appendText(dst, `,"r":`, d.RequestID)
+		dst = appendInt(dst, `,"g":`, int64(d.Generation))
+		if d.Unbuilt {
+			dst = append(dst, `,"nb":true`...)
+		}
 		dst = append(dst, '}')
 	}
 	dst = appendInt(dst, `,"attempts":`, int64(e.Attempts))
@@ -147,10 +153,10 @@ func ParseEntry(key Key, data []byte) (Entry, error) {
 	}
 	if d := w.Delivered; d != nil {
 		e.Delivered = Delivered{
-			Version:   Version{Time: d.Time, Arrival: d.Arrival},
-			Value:     Value{Units: d.Units, Properties: d.Properties},
-			At:        d.At,
-			RequestID: d.RequestID,
+			Version: Version{Time: d.Time, Arrival: d.Arrival},
+			Receipt: Receipt{RequestID: d.RequestID, Generation: d.Generation, Unbuilt: d.Unbuilt},
+			Value:   Value{Units: d.Units, Properties: d.Properties},
+			At:      d.At,
 		}
 	}
 	if a := w.Answer; a != nil {

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -58,7 +59,9 @@ func drawEntry(t *rapid.T) ledger.Entry {
 		v.Arrival /= 2
 	}
 	if at := number.Draw(t, "delivered"); at != 0 {
-		e.Delivered = ledger.Delivered{Version: v, Value: drawValue(t), At: at, RequestID: rapid.String().Draw(t, "request")}
+		e.Delivered = ledger.Delivered{Version: v, Value: drawValue(t), At: at, Receipt: ledger.Receipt{
+			RequestID: rapid.String().Draw(t, "request"), Generation: rapid.IntMin(0).Draw(t, "generation"), Unbuilt: rapid.Bool().Draw(t, "unbuilt"),
+		}}
 	}
 	if at := number.Draw(t, "answered"); at != 0 {
 		e.Answer = ledger.Answer{At: at, Status: rapid.Int().Draw(t, "status"), Message: rapid.String().Draw(t, "message")}
@@ -156,7 +159,7 @@ func TestTheLargestEntryFitsIntoAMessage(t *testing.T) {
 		o.Key, o.Value = ledger.AccountKey("msp-1", "acme"), ledger.Value{Properties: string(properties)}
 		e = after(e, o)
 	}
-	e = e.Accept(e.Seen[0], strings.Repeat("r", 128), ledger.Answer{At: 1, Message: strings.Repeat("\x01", 512)})
+	e = e.Accept(e.Seen[0], ledger.Receipt{RequestID: strings.Repeat("r", 128), Generation: math.MaxInt, Unbuilt: true}, ledger.Answer{At: 1, Message: strings.Repeat("\x01", 512)})
 	const most = 1 << 20 // the server's bound, headers and subject included
 	if got := len(ledger.AppendEntry(nil, &e)); got > most/2 {
 		t.Errorf("the stored entry takes %d bytes, want at most half of %d", got, most)

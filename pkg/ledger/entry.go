@@ -48,9 +48,22 @@ type Seen struct {
 // Delivered is the last value that the partner accepted.
 type Delivered struct {
 	Version
-	Value     Value
-	At        int64  // when the answer came, nanoseconds since 1970 UTC; 0: never
+	Receipt
+
+	Value Value
+	At    int64 // when the answer came, nanoseconds since 1970 UTC; 0: never
+}
+
+// Receipt says how the partner took a value.
+type Receipt struct {
 	RequestID string // the partner's name for the call, if it gave one
+	// Generation of the integration in which it was taken, from 0. When the
+	// partner has lost what it had, the integration's generation rises, and
+	// what was taken in a lower one is not believed any longer.
+	Generation int
+	// Unbuilt says that the partner took the value without rebuilding its view
+	// of the billing: another one was to follow.
+	Unbuilt bool
 }
 
 // Answer is the last answer to a call for the key, good or bad.
@@ -111,6 +124,25 @@ func (e *Entry) Desired() (s Seen, ok bool) {
 
 // Posted says whether the partner has ever accepted a value for the key.
 func (e *Entry) Posted() bool { return e.Delivered.At != 0 }
+
+// PostedIn says whether the partner has accepted a value for the key in the
+// integration's present generation: whether it has it, as far as we know.
+func (e *Entry) PostedIn(generation int) bool {
+	return e.Posted() && e.Delivered.Generation >= generation
+}
+
+// Doubt makes a synced key dirty that was delivered in a lower generation than
+// the given one: the partner has lost it. It says whether anything changed.
+// Keys in any other state need no doubt: what they lack is sent anyway.
+func (e *Entry) Doubt(generation int, now time.Time) (next Entry, changed bool) {
+	if e.State != Synced || e.PostedIn(generation) {
+		return *e, false
+	}
+	next = *e
+	next.settle(Dirty, "")
+	next.Since = now.UnixNano()
+	return next, true
+}
 
 // Apply folds one event into the entry and returns the next entry with the
 // event's disposition. The newest Version wins whatever the order of arrival.
@@ -211,9 +243,9 @@ func (e *Entry) want(now time.Time) {
 
 // Accept records that the partner took the value of version v. When a newer
 // event has come meanwhile the key stays dirty, or held for approval.
-func (e *Entry) Accept(sent Seen, requestID string, a Answer) Entry {
+func (e *Entry) Accept(sent Seen, r Receipt, a Answer) Entry {
 	next := e.answered(a)
-	next.Delivered = Delivered{Version: e.placeOf(sent), Value: sent.Value, At: a.At, RequestID: requestID}
+	next.Delivered = Delivered{Version: e.placeOf(sent), Receipt: r, Value: sent.Value, At: a.At}
 	if next.Seen[0].Value == sent.Value {
 		next.settle(Synced, "")
 		next.Since = 0

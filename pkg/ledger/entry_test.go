@@ -42,7 +42,7 @@ func folded(t testing.TB, ops ...ledger.Operation) ledger.Entry {
 
 func accepted(e ledger.Entry) ledger.Entry {
 	s, _ := e.Desired()
-	return e.Accept(s, "r-1", ledger.Answer{At: now.UnixNano(), Status: 201})
+	return e.Accept(s, ledger.Receipt{RequestID: "r-1"}, ledger.Answer{At: now.UnixNano(), Status: 201})
 }
 
 // after is the entry after an event that does not conflict.
@@ -167,7 +167,7 @@ func methods(t *testing.T) ([]string, map[string]func(ledger.Entry) ledger.Entry
 	newer := func(f func(e ledger.Entry) ledger.Entry) func(ledger.Entry) ledger.Entry {
 		return func(e ledger.Entry) ledger.Entry { return f(after(e, op(2, 20, 200, 7))) }
 	}
-	accept := func(e ledger.Entry) ledger.Entry { return e.Accept(sent, "r", answer) }
+	accept := func(e ledger.Entry) ledger.Entry { return e.Accept(sent, ledger.Receipt{RequestID: "r"}, answer) }
 	fail := func(e ledger.Entry) ledger.Entry { return e.Fail(sent, answer) }
 	return []string{"same", "other", "accept", "acceptOld", "retry", "hold", "release", "fail", "failOld"},
 		map[string]func(ledger.Entry) ledger.Entry{
@@ -249,7 +249,7 @@ func TestDeliveredVersionFollowsItsEventToAnEarlierArrival(t *testing.T) {
 	sentBefore := after(first, late)
 	for name, e := range map[string]ledger.Entry{
 		"repeat after the answer":  after(accepted(first), late),
-		"repeat before the answer": sentBefore.Accept(sent, "r", ledger.Answer{At: 1}),
+		"repeat before the answer": sentBefore.Accept(sent, ledger.Receipt{RequestID: "r"}, ledger.Answer{At: 1}),
 	} {
 		if want := (ledger.Version{Time: 20, Arrival: 100}); e.Delivered.Version != want || e.State != ledger.Synced {
 			t.Errorf("%s: delivered %+v, state %s; want %+v, synced", name, e.Delivered.Version, e.State, want)
@@ -289,8 +289,48 @@ func TestAgeCountsFromWhenThePartnerFellBehind(t *testing.T) {
 		t.Errorf("since = %d after a second event, want still %d", e.Since, now.UnixNano())
 	}
 	at := now.Add(time.Hour).UnixNano()
-	if e = e.Accept(sent, "", ledger.Answer{At: at}); e.Since != at || !e.Posted() || e.Delivered.Value.Units != 5 {
+	if e = e.Accept(sent, ledger.Receipt{}, ledger.Answer{At: at}); e.Since != at || !e.Posted() || e.Delivered.Value.Units != 5 {
 		t.Errorf("since = %d, delivered %+v; want %d and 5 units", e.Since, e.Delivered, at)
+	}
+}
+
+func TestWhatWasDeliveredInALowerGenerationIsDoubted(t *testing.T) {
+	accepted := func(generation int) ledger.Entry {
+		e := folded(t, op(1, 10, 100, 5))
+		return e.Accept(e.Seen[0], ledger.Receipt{Generation: generation}, ledger.Answer{At: now.UnixNano()})
+	}
+	synced := accepted(1)
+	retrying := synced.Retry(now, ledger.Answer{At: 1})
+	unmapped := synced.Hold(ledger.Unmapped, ledger.Answer{At: 1})
+	never := folded(t, op(1, 10, 100, 5))
+	tests := map[string]struct {
+		entry   ledger.Entry
+		doubted bool
+		posted  bool
+	}{
+		"synced, same generation":  {accepted(2), false, true},
+		"synced, later generation": {accepted(3), false, true},
+		"synced, lower generation": {synced, true, false},
+		"retrying":                 {retrying, false, false},
+		"held":                     {unmapped, false, false},
+		"never delivered":          {never, false, false},
+	}
+	later := now.Add(time.Hour)
+	for name, test := range tests {
+		if got := test.entry.PostedIn(2); got != test.posted {
+			t.Errorf("%s: posted in generation 2: got %t, want %t", name, got, test.posted)
+		}
+		next, changed := test.entry.Doubt(2, later)
+		if changed != test.doubted {
+			t.Errorf("%s: changed: got %t, want %t", name, changed, test.doubted)
+		}
+		if want := ledger.Dirty; test.doubted && (next.State != want || next.Since != later.UnixNano() || !next.Posted()) {
+			t.Errorf("%s: got %s since %d, posted %t; want %s since %d, still known as posted once",
+				name, next.State, next.Since, next.Posted(), want, later.UnixNano())
+		}
+		if _, again := next.Doubt(2, later); again {
+			t.Errorf("%s: doubted twice", name)
+		}
 	}
 }
 

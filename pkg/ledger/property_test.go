@@ -151,7 +151,7 @@ func (w *world) answer(t *rapid.T) {
 	switch kind := rapid.IntRange(0, 3).Draw(t, "answer"); {
 	case kind == 0:
 		w.take()
-		w.memory = w.memory.Accept(*w.sent, "", a)
+		w.memory = w.memory.Accept(*w.sent, ledger.Receipt{}, a)
 	case kind == 1 || w.taken:
 		w.memory = w.memory.Retry(now.Add(time.Second), a)
 	case kind == 2:
@@ -205,7 +205,7 @@ func (w *world) quiet(t *rapid.T) {
 	w.send(t)
 	if w.sent != nil {
 		w.take()
-		w.memory = w.memory.Accept(*w.sent, "", ledger.Answer{At: now.UnixNano()})
+		w.memory = w.memory.Accept(*w.sent, ledger.Receipt{}, ledger.Answer{At: now.UnixNano()})
 	}
 	if w.memory.State != ledger.Synced || w.partner == nil || *w.partner != value {
 		t.Fatalf("at quiet: state %s, partner %v; want synced and %v", w.memory.State, w.partner, value)

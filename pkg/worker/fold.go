@@ -200,13 +200,25 @@ func (p *partition) settle(ctx context.Context, w *work, outcomes []delivery.Out
 		if o.Verdict.Ruling == delivery.Dead {
 			w.letters = append(w.letters, p.refusal(ctx, w, o, done))
 		}
-		if next, changed := settleOne(w, &current, o); changed {
+		if next, changed := settleOne(w, &current, o, p.generation(o.Task.Key.Organization)); changed {
 			w.changed[o.Task.Key] = &next
 		}
 	}
 }
 
-func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (next ledger.Entry, changed bool) {
+// doubt makes dirty what the partner has lost of the keys.
+func (p *partition) doubt(w *work, keys []ledger.Key) {
+	for _, key := range keys {
+		current := p.entry(w, key)
+		if next, changed := current.Doubt(p.generation(key.Organization), w.now); changed {
+			w.changed[key] = &next
+			w.woken = append(w.woken, key)
+		}
+	}
+}
+
+// settleOne is the entry after the call, in an integration of the generation.
+func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome, generation int) (next ledger.Entry, changed bool) {
 	answer := ledger.Answer{At: o.Answer.At.UnixNano(), Status: o.Answer.Status, Message: o.Answer.Message}
 	switch o.Verdict.Ruling {
 	case delivery.Delivered:
@@ -218,7 +230,13 @@ func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (next ledger.Entry
 			next.Since = w.now.UnixNano()
 			return next, true
 		}
-		return e.Accept(o.Task.Figure, o.Answer.RequestID, answer), true
+		next = e.Accept(o.Task.Figure, ledger.Receipt{
+			RequestID: o.Answer.RequestID, Generation: o.Task.Generation, Unbuilt: o.Task.NoBuild,
+		}, answer)
+		if doubted, changed := next.Doubt(generation, w.now); changed {
+			return doubted, true // the partner has lost it while the call was under way
+		}
+		return next, true
 	case delivery.Retry:
 		if e.State == ledger.Retrying && e.Next == o.Due.UnixNano() {
 			// This outcome was stored when the cycle was tried before. To
@@ -230,7 +248,7 @@ func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome) (next ledger.Entry
 		return e.Hold(o.Verdict.Hold, answer), true
 	case delivery.Dead:
 		return e.Fail(o.Task.Figure, answer), true
-	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.NotCounted:
+	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.Split, delivery.NotCounted:
 	}
 	return *e, false
 }
@@ -299,6 +317,7 @@ func (p *partition) callRecord(o *delivery.Outcome) ledger.Call {
 		Properties:   f.Value.Properties,
 		Time:         f.Time,
 		Arrival:      f.Arrival,
+		Generation:   o.Task.Generation,
 		Attempt:      o.Task.Attempt,
 		At:           o.Answer.At,
 		Duration:     o.Answer.Duration,

@@ -38,6 +38,7 @@ type partition struct {
 	lanes    map[string]*delivery.Lane
 	start    func(*delivery.Lane) // nil before the ledger is loaded and after the end
 	outcomes []delivery.Outcome
+	doubts   []ledger.Key // may have been lost by the partner
 }
 
 func newPartition(c Config, vendor string, number int, t *tenure, log *slog.Logger) *partition {
@@ -99,6 +100,8 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 	})
 	defer unlink()
 
+	asserting := time.NewTicker(p.assertEvery())
+	defer asserting.Stop()
 	batches := make(chan []event.Message)
 	var receiving sync.WaitGroup
 	receiving.Go(func() { end(p.receive(working, source, batches)) })
@@ -109,6 +112,8 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 			p.take(recording, source, batch)
 		case <-p.kick:
 			p.take(recording, source, nil)
+		case <-asserting.C:
+			p.reassert(time.Now())
 		}
 	}
 	receiving.Wait()
@@ -167,6 +172,60 @@ func (p *partition) open(start func(*delivery.Lane)) {
 	}
 	for _, organization := range organizations {
 		p.lane(organization)
+		p.review(organization)
+	}
+	for _, key := range p.table.unbuilt() {
+		p.lane(key.Organization).Rebuild(key)
+	}
+}
+
+// review has what was delivered to the organization before its present
+// generation doubted, and its lane look at the catalog again.
+func (p *partition) review(organization string) {
+	generation := p.generation(organization)
+	if generation == 0 {
+		return
+	}
+	keys := p.table.ofGeneration(organization, generation)
+	p.mu.Lock()
+	p.doubts = append(p.doubts, keys...)
+	p.mu.Unlock()
+	p.lane(organization).Wake(keys...)
+	p.nudge()
+}
+
+// generation is the integration's present one.
+func (p *partition) generation(organization string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.links[organization].Generation
+}
+
+// Bounds of the search for counts to be sent again.
+const (
+	assertMost  = 1000 // at a time
+	assertParts = 1000 // of the time after which a count is sent again
+)
+
+// assertEvery is how often to look for counts that were delivered long ago.
+func (p *partition) assertEvery() time.Duration {
+	if p.config.Delivery.Reassert <= 0 {
+		return time.Hour
+	}
+	return max(p.config.Delivery.Reassert/assertParts, 10*time.Millisecond)
+}
+
+// reassert has counts sent again that were delivered long ago.
+func (p *partition) reassert(now time.Time) {
+	if p.config.Delivery.Reassert <= 0 {
+		return
+	}
+	byOrganization := map[string][]ledger.Key{}
+	for _, key := range p.table.settledBefore(now.Add(-p.config.Delivery.Reassert), assertMost) {
+		byOrganization[key.Organization] = append(byOrganization[key.Organization], key)
+	}
+	for organization, keys := range byOrganization {
+		p.lane(organization).Reassert(keys...)
 	}
 }
 
@@ -203,11 +262,16 @@ func (p *partition) lane(organization string) *delivery.Lane {
 
 func (p *partition) setLink(organization string, link delivery.Link) {
 	p.mu.Lock()
+	former := p.links[organization]
 	p.links[organization] = link
 	running := p.start != nil
 	p.mu.Unlock()
-	if running {
-		p.lane(organization).SetLink(link)
+	if !running {
+		return
+	}
+	p.lane(organization).SetLink(link)
+	if link.Generation != former.Generation {
+		p.review(organization)
 	}
 }
 
@@ -261,10 +325,23 @@ func (p *partition) takeOutcomes() []delivery.Outcome {
 	return taken
 }
 
+// takeDoubts takes doubted keys, as many as one cycle may have.
+func (p *partition) takeDoubts() []ledger.Key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(len(p.doubts), maxCycle)
+	taken := p.doubts[:n:n]
+	p.doubts = p.doubts[n:]
+	if len(p.doubts) == 0 {
+		p.doubts = nil
+	}
+	return taken
+}
+
 func (p *partition) unrecorded() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.outcomes)
+	return len(p.outcomes) + len(p.doubts)
 }
 
 // receive hands batches to the recorder until ctx ends, or until the source
@@ -317,12 +394,13 @@ func (p *partition) take(ctx context.Context, source Source, batch []event.Messa
 // messages that are, or until ctx ends; then it is not ok.
 func (p *partition) cycle(ctx context.Context, source Source, batch []event.Message) (n int, ok bool) {
 	started := time.Now()
-	outcomes := p.takeOutcomes()
+	outcomes, doubts := p.takeOutcomes(), p.takeDoubts()
 	wait := writeBackoff()
 	done := progress{originals: map[uint64]event.Message{}}
 	for ctx.Err() == nil {
 		w := p.fold(batch, started)
 		p.settle(ctx, w, outcomes, &done)
+		p.doubt(w, doubts)
 		err := p.record(ctx, w, &done)
 		if err == nil {
 			folded := batch[:w.messages]

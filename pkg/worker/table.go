@@ -1,7 +1,10 @@
 package worker
 
 import (
+	"cmp"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
@@ -72,8 +75,8 @@ func (t *table) forget(key ledger.Key, revision uint64) {
 	}
 }
 
-// interesting lists every key that has something left to do, and every
-// catalog key.
+// interesting lists every key that has something left to do, and every catalog
+// key, those first that have been behind for longest.
 func (t *table) interesting() []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -81,6 +84,60 @@ func (t *table) interesting() []ledger.Key {
 	for key, e := range t.entries {
 		if key.Kind != ledger.Count || e.State != ledger.Synced {
 			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b ledger.Key) int { return cmp.Compare(t.entries[a].Since, t.entries[b].Since) })
+	return keys
+}
+
+// ofGeneration lists what a new generation of the organization concerns: every
+// catalog key, and every key that was delivered in a lower one and is not to
+// be sent anyway.
+func (t *table) ofGeneration(organization string, generation int) []ledger.Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []ledger.Key
+	for key, e := range t.entries {
+		if key.Organization == organization && (key.Kind != ledger.Count || e.State == ledger.Synced && !e.PostedIn(generation)) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b ledger.Key) int { return cmp.Compare(a.Kind, b.Kind) })
+	return keys
+}
+
+// settledBefore lists counts, at most so many, that the partner has as desired
+// and took before the given time.
+func (t *table) settledBefore(limit time.Time, most int) []ledger.Key {
+	before := limit.UnixNano()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []ledger.Key
+	for key, e := range t.entries {
+		if key.Kind == ledger.Count && e.State == ledger.Synced && e.Delivered.At < before {
+			if keys = append(keys, key); len(keys) == most {
+				break
+			}
+		}
+	}
+	return keys
+}
+
+// unbuilt lists, of every organization whose last accepted count went out
+// without a rebuild of the partner's billing view, that count.
+func (t *table) unbuilt() []ledger.Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	last := map[string]*ledger.Entry{}
+	for key, e := range t.entries {
+		if key.Kind == ledger.Count && e.Posted() && (last[key.Organization] == nil || e.Delivered.At > last[key.Organization].Delivered.At) {
+			last[key.Organization] = e
+		}
+	}
+	var keys []ledger.Key
+	for _, e := range last {
+		if e.Delivered.Unbuilt {
+			keys = append(keys, e.Key)
 		}
 	}
 	return keys

@@ -298,7 +298,7 @@ func Entries() *rapid.Generator[ledger.Entry] {
 		if rapid.Bool().Draw(t, "posted") {
 			e.Delivered = ledger.Delivered{
 				Version: version.Draw(t, "delivered"), Value: value.Draw(t, "delivered value"),
-				At: rapid.Int64Min(1).Draw(t, "at"), RequestID: rapid.String().Draw(t, "request"),
+				At: rapid.Int64Min(1).Draw(t, "at"), Receipt: ledger.Receipt{RequestID: rapid.String().Draw(t, "request")},
 			}
 		}
 		if rapid.Bool().Draw(t, "answered") {

@@ -1,0 +1,173 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// A partner forgets accounts, services and mappings when its user connects
+// anew, and says nothing of it: counts are just not found from then on, as
+// they are when somebody has taken back their mapping. Which of both it is can
+// be found out. Where the partner can be read, its list of accounts tells.
+// Elsewhere the account of such a count, and then its service, are posted once
+// more: what is created now was not there.
+
+// look is about asking a partner that can be read.
+type look struct {
+	first   bool // nothing else is sent before it: it shows whether the credentials are good
+	wanted  bool
+	calling bool
+	begun   int             // so far
+	at      time.Time       // when the last one ended
+	next    time.Time       // none before this time
+	missed  int             // in a row that told nothing
+	there   map[string]bool // the accounts that the partner had, and whether they were mapped; nil: never seen
+}
+
+func (k *look) begin() {
+	k.calling, k.wanted = true, false
+	k.begun++
+}
+
+// lookEvery is how fresh a look must be for a probe to be made without
+// another one.
+func (c Config) lookEvery() time.Duration { return min(time.Minute, c.ProbeMin) }
+
+// lookTask asks the partner what it has, when that is wanted.
+func (l *Lane) lookTask(now time.Time) (t Task, wait time.Duration, ok bool) {
+	if l.link.Reader == nil || !l.look.wanted || l.look.calling {
+		return Task{}, idle, false
+	}
+	if wait := until(l.look.next, now); wait > 0 {
+		return Task{}, wait, false
+	}
+	return Task{Key: ledger.Key{Organization: l.organization}, Read: true, Attempt: l.look.missed + 1}, 0, true
+}
+
+// lookBefore says whether to look before a probe: that may say more, and about
+// every key at once.
+func (l *Lane) lookBefore(now time.Time) bool {
+	if l.link.Reader == nil || now.Sub(l.look.at) < l.config.lookEvery() || now.Before(l.look.next) {
+		return false
+	}
+	l.look.wanted = true
+	return true
+}
+
+// looked takes the end of a look.
+func (l *Lane) looked(o Outcome, now time.Time) {
+	l.look.calling = false
+	switch o.Verdict.Ruling {
+	case NotCounted, Wait:
+		l.look.wanted = true // as if never made
+		return
+	case Unanswered:
+		l.look.missed++
+		l.look.wanted = true
+		l.look.next = now.Add(max(halfJitter(l.look.missed, l.config.ProbeMin, l.config.ProbeMax), o.Answer.RetryAfter))
+	default:
+		l.look.missed = 0
+		l.look.next = time.Time{}
+	}
+	l.look.first, l.look.at = false, now
+}
+
+// saw takes what the look of that number saw, and says whether the partner has
+// lost an account that it had. Counts of accounts that are newly mapped may go;
+// after the first look, of which nobody knows what is new, one of each account.
+func (l *Lane) saw(s Sight, number int, now time.Time) (lost bool) {
+	first := l.look.there == nil
+	mapped := map[string]bool{}
+	for account, isMapped := range s.Mapped {
+		if isMapped && !l.look.there[account] {
+			mapped[account] = true
+		}
+	}
+	l.look.there = s.Mapped
+	if l.look.there == nil {
+		l.look.there = map[string]bool{}
+	}
+	l.queue.releaseUnmapped(now, func(key ledger.Key) bool {
+		chosen := mapped[key.Account]
+		if first {
+			delete(mapped, key.Account)
+		}
+		return chosen
+	})
+	for key, known := range l.posted {
+		if _, there := s.Mapped[key.Account]; key.Kind == ledger.Account && known < number && !there {
+			return true
+		}
+	}
+	return false
+}
+
+// loss is the suspicion that the partner has lost what it had.
+type loss struct {
+	suspect ledger.Key // a count that was delivered before and is not found now; none: no suspicion
+	asks    ledger.Key // the account or service of it that is posted next
+	calling bool
+	checks  schedule
+}
+
+func (s *loss) begin(now time.Time, c Config) {
+	s.calling = true
+	s.checks.later(now, c.ProbeMin, c.ProbeMax)
+}
+
+// suspects takes a count that is not found.
+func (l *Lane) suspects(t Task, now time.Time) {
+	if !t.Known || t.Key.Kind != ledger.Count {
+		return
+	}
+	if l.link.Reader != nil {
+		l.look.wanted = l.look.wanted || now.Sub(l.look.at) >= l.config.lookEvery()
+		return
+	}
+	if l.loss.suspect == (ledger.Key{}) {
+		l.loss.suspect, l.loss.asks = t.Key, t.Key.AccountKey()
+	}
+}
+
+// lossTask posts the account of a suspect, and then its service, once more.
+func (l *Lane) lossTask(now time.Time) (t Task, wait time.Duration, ok bool) {
+	if l.loss.suspect == (ledger.Key{}) || l.loss.calling || l.holds(l.loss.asks.Kind) {
+		return Task{}, idle, false
+	}
+	e, ok := l.book.Entry(l.loss.asks)
+	if !ok || e.State != ledger.Synced || !l.has(e.Key) {
+		l.loss.suspect = ledger.Key{} // it is to be posted anyway
+		return Task{}, idle, false
+	}
+	if wait := until(l.loss.checks.next, now); wait > 0 {
+		return Task{}, wait, false
+	}
+	if l.queue.where(e.Key) != nowhere {
+		return Task{}, forbidden, false // the last call for it is being recorded
+	}
+	t = l.taskOf(&e)
+	t.Check = true
+	return t, 0, true
+}
+
+// checked takes the answer to a check, and says whether the partner has lost
+// what it had.
+func (l *Lane) checked(o Outcome) (lost bool) {
+	l.loss.calling = false
+	switch {
+	case o.Verdict.Ruling == NotCounted, o.Verdict.Ruling == Wait:
+		l.loss.checks.next = time.Time{} // as if never made
+	case o.Verdict.Ruling != Delivered:
+	case !o.Answer.Existed:
+		l.loss.suspect = ledger.Key{}
+		return true
+	case o.Task.Key.Kind == ledger.Account:
+		l.loss.asks = l.loss.suspect.ServiceKey()
+		l.loss.checks.next = time.Time{} // both questions are one check
+		l.loss.checks.interval /= 2
+	default:
+		l.loss.suspect = ledger.Key{} // it is all there: somebody has taken back a mapping
+	}
+	return false
+}
