@@ -58,40 +58,37 @@ func (p partner) SendAccounts(ctx context.Context, tasks []delivery.Task) delive
 	return answer(p.client.PostAccounts(ctx, accounts))
 }
 
-// SetMapping tells the partner that the catalog is posted. Where the partner
-// can be asked, it is asked first: its status must not be set back when a
-// person has mapped already.
+// SetMapping tells the partner that the catalog is posted.
 func (p partner) SetMapping(ctx context.Context) delivery.Answer {
-	if p.client.Can(vendorapi.Reading) {
-		seen, result, err := p.client.Organization(ctx)
-		a := answer(result, err)
-		a.Observed, a.IntegrationID = seen.Status, seen.IntegrationID
-		if err != nil || seen.Status != string(status.Inactive) && seen.Status != "" {
-			return a
-		}
-	}
 	result, err := p.client.SetMapping(ctx)
 	a := answer(result.Result, err)
 	a.Observed, a.IntegrationID = result.Status, result.IntegrationID
 	return a
 }
 
-// Read asks for the status and the accounts (delivery.Reader). Gradient takes
-// counts for what is mapped as soon as anything is, and has no word for that:
-// it is what we call pending.
-func (p partner) Read(ctx context.Context) (delivery.Sight, delivery.Answer) {
+// ReadStatus asks for the status, and shows whether the tokens are good
+// (delivery.Reader).
+func (p partner) ReadStatus(ctx context.Context) delivery.Answer {
 	seen, result, err := p.client.Organization(ctx)
-	if err != nil {
-		return delivery.Sight{}, answer(result, err)
-	}
-	accounts, listed, err := p.client.ListAccounts(ctx, true)
-	a := answer(listed, err)
-	a.Duration += result.Duration
+	a := answer(result, err)
 	a.Observed, a.IntegrationID = seen.Status, seen.IntegrationID
-	sight := delivery.Sight{Mapped: make(map[string]bool, len(accounts))}
+	return a
+}
+
+// ReadAccounts asks for the accounts (delivery.Reader). Gradient takes counts
+// for what is mapped as soon as anything is, and has no word for that: it is
+// what we call pending.
+func (p partner) ReadAccounts(ctx context.Context, seen string) (delivery.Sight, delivery.Answer) {
+	accounts, result, err := p.client.ListAccounts(ctx, true)
+	a := answer(result, err)
+	a.Observed = seen
+	sight := delivery.Sight{
+		Mapped:    make(map[string]bool, len(accounts)),
+		Announced: seen != "" && seen != string(status.Inactive),
+	}
 	for i := range accounts {
 		sight.Mapped[accounts[i].ID] = accounts[i].Mapped
-		if accounts[i].Mapped && a.Observed == string(status.Mapping) {
+		if accounts[i].Mapped && seen == string(status.Mapping) {
 			a.Observed = string(status.Pending)
 		}
 	}

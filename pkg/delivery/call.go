@@ -27,7 +27,7 @@ func (l *Lane) call(ctx context.Context, t turn) {
 		l.cut++
 	}
 	news := l.adapt(o, t, now)
-	if first.Read && o.Verdict.Ruling == Delivered && t.epoch == l.epoch && l.saw(sight, t.look, now) {
+	if first.List && o.Verdict.Ruling == Delivered && t.epoch == l.epoch && l.saw(sight, t.look, now) {
 		news = append(news, Lost)
 	}
 	outcomes := l.outcomes(t, o)
@@ -82,8 +82,10 @@ func (l *Lane) send(ctx context.Context, t turn) (a Answer, s Sight, made bool) 
 	switch {
 	case !l.may():
 		return Answer{Class: Stopped, At: time.Now()}, s, false
+	case task.List:
+		s, a = t.link.Reader.ReadAccounts(ctx, t.status)
 	case task.Read:
-		s, a = t.link.Reader.Read(ctx)
+		a = t.link.Reader.ReadStatus(ctx)
 	case task.Key.Kind == mapping:
 		a = t.link.Partner.SetMapping(ctx)
 	case len(t.tasks) > 1:
@@ -220,7 +222,7 @@ func (l *Lane) hold(o Outcome, now time.Time) bool {
 // accepted lifts the holds that an accepted call disproves.
 func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 	if t.Read {
-		return true // the status was read
+		return t.List // the status is known for good with the accounts
 	}
 	l.refused = 0
 	if l.gate.hold == ledger.Anomaly {
@@ -254,6 +256,9 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 func (l *Lane) mapped(key ledger.Key, now time.Time) {
 	l.probes.soon(now)
 	l.queue.releaseUnmapped(l.round, func(other ledger.Key) bool {
+		if mapped, there := l.look.there[other.Account]; there && !mapped {
+			return false // as it was read; the next look will tell
+		}
 		return other.Account == key.Account || other.Service == key.Service
 	})
 }

@@ -38,8 +38,9 @@ type Task struct {
 	// Check marks an account or a service that is posted again to learn whether
 	// the partner still has it.
 	Check bool
-	// Read marks a call that sends nothing and asks for what the partner has.
-	Read bool
+	// Read marks a call that sends nothing and asks for the integration's
+	// status, or with List for its accounts.
+	Read, List bool
 	// NoBuild asks the partner to take the figure without rebuilding its view
 	// of the billing: more is to follow.
 	NoBuild bool
@@ -133,9 +134,12 @@ type Partner interface {
 
 // Reader is a partner that can be asked what it has.
 type Reader interface {
-	// Read asks for the integration's status, which the answer then names, and
-	// for its accounts. What is seen counts only when the answer is Accepted.
-	Read(ctx context.Context) (Sight, Answer)
+	// ReadStatus asks for the integration's status, which the answer names.
+	ReadStatus(ctx context.Context) Answer
+	// ReadAccounts asks for all accounts. status is what ReadStatus has just
+	// answered; what the answer names is the status in the light of the
+	// accounts. They count only when the answer is Accepted.
+	ReadAccounts(ctx context.Context, status string) (Sight, Answer)
 }
 
 // Sight is what a Reader saw.
@@ -143,6 +147,9 @@ type Sight struct {
 	// Mapped has every account that the partner has, by id, and whether a
 	// person has mapped it.
 	Mapped map[string]bool
+	// Announced says that the partner need not be told that the catalog is
+	// posted.
+	Announced bool
 }
 
 // Bulk is a partner that takes several accounts in one call.

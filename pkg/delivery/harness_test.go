@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -37,6 +38,9 @@ type partner struct {
 	under   map[ledger.Key]bool
 	holding map[ledger.Key]ledger.Seen
 	widest  int
+	bulks   []int           // how many accounts each call for several had
+	status  string          // as read
+	mapped  map[string]bool // accounts as read
 }
 
 func (p *partner) script(answer func(delivery.Task) delivery.Answer) {
@@ -48,7 +52,7 @@ func (p *partner) script(answer func(delivery.Task) delivery.Answer) {
 func (p *partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 	p.mu.Lock()
 	p.tape = append(p.tape, sent{t, time.Now()})
-	if p.under[t.Key] {
+	if p.under[t.Key] && t.Key.Kind != 0 {
 		p.failed("two calls under way for %s", t.Key)
 	}
 	p.under[t.Key] = true
@@ -82,6 +86,38 @@ func (p *partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 
 func (p *partner) SetMapping(ctx context.Context) delivery.Answer {
 	return p.Send(ctx, delivery.Task{Key: ledger.Key{Organization: organization}})
+}
+
+func (p *partner) ReadStatus(ctx context.Context) delivery.Answer {
+	a := p.Send(ctx, delivery.Task{Key: ledger.Key{Organization: organization}, Read: true})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.Observed = p.status
+	return a
+}
+
+func (p *partner) ReadAccounts(ctx context.Context, status string) (delivery.Sight, delivery.Answer) {
+	a := p.Send(ctx, delivery.Task{Key: ledger.Key{Organization: organization}, Read: true, List: true})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.Observed = status
+	return delivery.Sight{Mapped: maps.Clone(p.mapped), Announced: status != "inactive"}, a
+}
+
+// SendAccounts is one call on the tape, that of its first account, and is
+// answered as that one is. Those behind it are taken, too.
+func (p *partner) SendAccounts(ctx context.Context, tasks []delivery.Task) delivery.Answer {
+	p.mu.Lock()
+	p.bulks = append(p.bulks, len(tasks))
+	p.mu.Unlock()
+	return p.Send(ctx, tasks[0])
+}
+
+// sees sets what can be read.
+func (p *partner) sees(status string, mapped map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status, p.mapped = status, mapped
 }
 
 // calls are the calls so far, of the given operations only if there are any.
@@ -285,6 +321,36 @@ func (r *rig) set(units int64, keys ...ledger.Key) {
 		r.fold(key, units)
 	}
 	r.lane.Wake(keys...)
+}
+
+// told counts what the keeper of the status was told of a class.
+func (r *rig) told(class delivery.Class) int {
+	r.signalled.Lock()
+	defer r.signalled.Unlock()
+	n := 0
+	for _, s := range r.signals {
+		if s.Class == class {
+			n++
+		}
+	}
+	return n
+}
+
+// forget raises the generation, as the keeper of the status and the worker do.
+func (r *rig) forget(link delivery.Link) delivery.Link {
+	link.Generation++
+	r.lane.SetLink(link)
+	r.book.mu.Lock()
+	keys := make([]ledger.Key, 0, len(r.entries))
+	for key, e := range r.entries {
+		keys = append(keys, key)
+		if next, changed := e.Doubt(link.Generation, time.Now()); changed {
+			r.entries[key] = next
+		}
+	}
+	r.book.mu.Unlock()
+	r.lane.Wake(keys...)
+	return link
 }
 
 // posted makes the partner have the accounts and the service named.

@@ -18,6 +18,9 @@ type look struct {
 	first   bool // nothing else is sent before it: it shows whether the credentials are good
 	wanted  bool
 	calling bool
+	list    bool            // the status has been read, the accounts come next
+	status  string          // as read
+	opened  bool            // the partner need not be told that the catalog is posted
 	begun   int             // so far
 	at      time.Time       // when the last one ended
 	next    time.Time       // none before this time
@@ -39,10 +42,10 @@ func (l *Lane) lookTask(now time.Time) (t Task, wait time.Duration, ok bool) {
 	if l.link.Reader == nil || !l.look.wanted || l.look.calling {
 		return Task{}, idle, false
 	}
-	if wait := until(l.look.next, now); wait > 0 {
-		return Task{}, wait, false
+	if now.Before(l.look.next) {
+		return Task{}, l.look.next.Sub(now), false
 	}
-	return Task{Key: ledger.Key{Organization: l.organization}, Read: true, Attempt: l.look.missed + 1}, 0, true
+	return Task{Key: ledger.Key{Organization: l.organization}, Read: true, List: l.look.list, Attempt: l.look.missed + 1}, 0, true
 }
 
 // lookBefore says whether to look before a probe: that may say more, and about
@@ -57,8 +60,15 @@ func (l *Lane) lookBefore(now time.Time) bool {
 
 // looked takes the end of a look.
 func (l *Lane) looked(o Outcome, now time.Time) {
-	l.look.calling = false
+	l.look.calling, l.look.list = false, false
 	switch o.Verdict.Ruling {
+	case Delivered:
+		l.look.first = false
+		l.look.missed, l.look.next = 0, time.Time{}
+		if !o.Task.List {
+			l.look.wanted, l.look.list, l.look.status = true, true, o.Answer.Observed
+			return
+		}
 	case NotCounted, Wait:
 		l.look.wanted = true // as if never made
 		return
@@ -66,14 +76,11 @@ func (l *Lane) looked(o Outcome, now time.Time) {
 		l.look.missed++
 		l.look.wanted = true
 		l.look.next = now.Add(max(halfJitter(l.look.missed, l.config.ProbeMin, l.config.ProbeMax), o.Answer.RetryAfter))
-	default:
-		l.look.missed = 0
-		l.look.next = time.Time{}
 	}
 	l.look.first, l.look.at = false, now
 }
 
-// saw takes what the look of that number saw, and says whether the partner has
+// saw takes what the call of that number saw, and says whether the partner has
 // lost an account that it had. Counts of accounts that are newly mapped may go;
 // after the first look, of which nobody knows what is new, one of each account.
 func (l *Lane) saw(s Sight, number int, now time.Time) (lost bool) {
@@ -84,7 +91,7 @@ func (l *Lane) saw(s Sight, number int, now time.Time) (lost bool) {
 			mapped[account] = true
 		}
 	}
-	l.look.there = s.Mapped
+	l.look.there, l.look.opened = s.Mapped, s.Announced
 	if l.look.there == nil {
 		l.look.there = map[string]bool{}
 	}
@@ -140,8 +147,8 @@ func (l *Lane) lossTask(now time.Time) (t Task, wait time.Duration, ok bool) {
 		l.loss.suspect = ledger.Key{} // it is to be posted anyway
 		return Task{}, idle, false
 	}
-	if wait := until(l.loss.checks.next, now); wait > 0 {
-		return Task{}, wait, false
+	if now.Before(l.loss.checks.next) {
+		return Task{}, l.loss.checks.next.Sub(now), false
 	}
 	if l.queue.where(e.Key) != nowhere {
 		return Task{}, forbidden, false // the last call for it is being recorded

@@ -10,12 +10,13 @@ import (
 
 // turn is a call whose turn has come, with what the lane knew at that time.
 type turn struct {
-	tasks []Task // one, or several accounts
-	link  Link
-	epoch int
-	look  int          // for a read: its number
-	build int          // for a count that builds: how many had begun that do not; negative: some were under way
-	leave func(Answer) // tells the host what came of the call
+	tasks  []Task // one, or several accounts
+	link   Link
+	epoch  int
+	look   int          // for a read: its number ...
+	status string       // ... and the status that was read before
+	build  int          // for a count that builds: how many had begun that do not; negative: some were under way
+	leave  func(Answer) // tells the host what came of the call
 }
 
 // dispatch starts every call that may start until ctx ends, each with the
@@ -65,7 +66,7 @@ func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 		t.tasks[i].Generation = l.link.Generation
 		l.begin(t.tasks[i], now)
 	}
-	t.look = l.look.begun
+	t.look, t.status = l.look.begun, l.look.status
 	l.inflight++
 	return t, 0, true
 }
@@ -143,7 +144,7 @@ func (l *Lane) candidate(now time.Time) (t Task, due time.Duration, ok bool) {
 			continue
 		}
 		t.Probe = t.Probe || held
-		if t.Probe && l.lookBefore(now) {
+		if (t.Probe || kind == mapping) && l.lookBefore(now) {
 			return l.lookTask(now)
 		}
 		if l.defers(&t) {
@@ -209,7 +210,7 @@ func (l *Lane) next(kind ledger.Kind, now time.Time) (t Task, wait time.Duration
 // been told and the catalog that we know of is posted. What failed once does
 // not keep it waiting: it may fail for weeks.
 func (l *Lane) mappingTask(now time.Time) (t Task, wait time.Duration, ok bool) {
-	wanted := l.link.Setup && !l.setup.calling && !l.setup.done &&
+	wanted := l.link.Setup && !l.setup.calling && !l.setup.done && !l.look.opened &&
 		l.accounts > 0 && l.services > 0 && l.queue.fresh == 0
 	if !wanted {
 		return Task{}, idle, false

@@ -1,0 +1,340 @@
+package delivery_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// synced makes the partner have n counts of one service for accounts of their own.
+func (r *rig) synced(t *testing.T, n int) []ledger.Key {
+	t.Helper()
+	keys := r.counts(n)
+	r.set(5, keys...)
+	after(time.Minute)
+	if got := r.states()[ledger.Synced]; got != 2*n+1 {
+		t.Fatalf("%d keys are synced, want %d", got, 2*n+1)
+	}
+	return keys
+}
+
+func TestACountThatIsNotFoundAnyMoreHasItsAccountPostedAgainToSeeWhetherItWasLost(t *testing.T) {
+	tests := map[string]struct {
+		account, service bool // existed
+		checks           int
+		lost             int
+	}{
+		"account created anew":         {false, false, 1, 1},
+		"service created anew":         {true, false, 2, 1},
+		"both there: no longer mapped": {true, true, 2, 0},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+				keys := r.synced(t, 3)
+				before := len(r.calls())
+				r.script(func(task delivery.Task) delivery.Answer {
+					switch task.Key.Kind {
+					case ledger.Account:
+						return delivery.Answer{Class: delivery.Accepted, Existed: test.account}
+					case ledger.Service:
+						return delivery.Answer{Class: delivery.Accepted, Existed: test.service}
+					}
+					return delivery.Answer{Class: delivery.NotFound}
+				})
+				r.set(6, keys...)
+				after(time.Minute)
+				checks := r.calls("account", "service")
+				if got := len(checks); got != test.checks {
+					t.Fatalf("%d checks, want %d for three counts that were not found", got, test.checks)
+				}
+				for _, c := range checks {
+					if !c.Check || !c.Again {
+						t.Errorf("%s: check %t, again %t; want both", c.Key, c.Check, c.Again)
+					}
+				}
+				if got := len(r.calls()) - before; got != 3+test.checks {
+					t.Errorf("%d calls, want three counts and %d checks", got, test.checks)
+				}
+				if got := r.told(delivery.Lost); got != test.lost {
+					t.Errorf("told of a loss %d times, want %d", got, test.lost)
+				}
+				if got := r.states()[ledger.Held]; got != 3 {
+					t.Errorf("%d keys are held, want the three counts", got)
+				}
+			})
+		})
+	}
+}
+
+func TestACountThatWasNeverDeliveredRaisesNoSuspicion(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.script(always(delivery.NotFound))
+		r.set(5, r.counts(10)...)
+		after(time.Hour)
+		r.wantCalls(t, "posts of the catalog", 0, "account", "service")
+	})
+}
+
+func TestAMappingThatComesAndGoesIsCheckedAtThePaceOfProbes(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		keys := r.synced(t, 1)
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			return delivery.Answer{Class: delivery.Accepted, Existed: true}
+		})
+		for i := range 24 * 30 { // for a month there is a new figure each hour
+			r.set(int64(i), keys...)
+			r.lane.Probe() // and somebody hopes
+			after(time.Hour)
+		}
+		if got := len(r.calls("account", "service")); got < 60 || got > 100 {
+			t.Errorf("%d checks in a month, want about two a day", got)
+		}
+	})
+}
+
+func TestANewGenerationSendsCatalogAndCountsAgainInOrder(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.synced(t, 20)
+		before := len(r.calls())
+		link := r.good()
+		link.Setup, link.Ready = true, false // it has to be mapped again
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count {
+				return delivery.Answer{Class: delivery.NotReady}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		link = r.forget(link)
+		after(time.Minute)
+		calls := r.calls()[before:]
+		if got, want := len(calls), 20+1+1; got != want {
+			t.Fatalf("%d calls, want %d: 20 accounts, a service, the mapping", got, want)
+		}
+		if last := calls[len(calls)-1]; last.Operation() != "mapping" {
+			t.Errorf("the last call is for %s, want the mapping", last.Operation())
+		}
+		for _, c := range calls {
+			if c.Operation() != "mapping" && (c.Generation != 1 || !c.Again) {
+				t.Errorf("%s: generation %d, again %t; want 1 and again", c.Key, c.Generation, c.Again)
+			}
+		}
+		r.script(nil)
+		link.Setup, link.Ready = false, true
+		r.lane.SetLink(link)
+		after(time.Minute)
+		if got := len(r.calls()) - before - len(calls); got != 20 {
+			t.Errorf("%d calls once it is ready, want every count once", got)
+		}
+		if got := r.states()[ledger.Synced]; got != 41 {
+			t.Errorf("%d keys are synced, want all 41", got)
+		}
+	})
+}
+
+func TestANewGenerationLiftsTheHoldForBadCredentials(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		keys := r.counts(1)
+		r.script(always(delivery.Unauthorized))
+		r.set(5, keys...)
+		after(time.Hour)
+		r.wantCalls(t, "while the tokens are bad", 1)
+		r.script(nil)
+		r.forget(r.good())
+		after(time.Minute)
+		if got := r.states()[ledger.Synced]; got != 3 {
+			t.Errorf("%d keys are synced after an operator's word, want 3", got)
+		}
+	})
+}
+
+// read is a link to a partner that can be read.
+func (r *rig) read() delivery.Link {
+	link := r.good()
+	link.Reader = r.partner
+	return link
+}
+
+func TestAPartnerThatCanBeReadIsAskedBeforeAnythingIsSent(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.sees("connected", map[string]bool{"a0": true})
+		link := r.read()
+		link.Credentials = "fresh"
+		r.script(always(delivery.Unauthorized))
+		r.lane.SetLink(link)
+		r.set(5, r.counts(1)...)
+		after(time.Hour)
+		r.wantCalls(t, "with bad tokens", 1)
+		r.wantCalls(t, "with bad tokens", 1, "read")
+		r.script(nil)
+		link.Credentials = "good"
+		r.lane.SetLink(link)
+		after(time.Minute)
+		r.wantCalls(t, "with good tokens", 3, "read")
+		r.wantCalls(t, "with good tokens", 1, "count")
+		if first := r.calls()[1]; !first.Read || first.List {
+			t.Errorf("the first call with good tokens is for %+v, want the status", first.Task)
+		}
+	})
+}
+
+func TestAReadThatFailsKeepsNothingFromBeingSent(t *testing.T) {
+	for _, class := range []delivery.Class{delivery.Unavailable, delivery.NotFound, delivery.Suspected, delivery.Rejected} {
+		t.Run(string(class), func(t *testing.T) {
+			virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+				r.script(func(task delivery.Task) delivery.Answer {
+					if task.Read {
+						return delivery.Answer{Class: class}
+					}
+					return delivery.Answer{Class: delivery.Accepted}
+				})
+				link := r.read()
+				link.Credentials = "fresh"
+				r.lane.SetLink(link)
+				r.set(5, r.counts(3)...)
+				after(30 * 24 * time.Hour)
+				r.wantCalls(t, "counts", 3, "count")
+				if got := len(r.calls("read")); got < 20 || got > 60 {
+					t.Errorf("%d reads in a month, want about one a day", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAnAccountThatIsNotListedAnyMoreShowsTheLoss(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		keys := r.synced(t, 3)
+		r.sees("connected", map[string]bool{"a0": true, "a1": true, "a2": true})
+		r.lane.SetLink(r.read())
+		r.lane.Probe()
+		after(time.Hour)
+		if got := r.told(delivery.Lost); got != 0 {
+			t.Fatalf("told of a loss %d times while all are listed, want never", got)
+		}
+		r.sees("connected", map[string]bool{"a0": true, "a1": true})
+		r.script(always(delivery.NotFound))
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Read {
+				return delivery.Answer{Class: delivery.Accepted}
+			}
+			return delivery.Answer{Class: delivery.NotFound}
+		})
+		r.set(6, keys[2])
+		after(time.Minute)
+		if got := r.told(delivery.Lost); got != 1 {
+			t.Errorf("told of a loss %d times, want once", got)
+		}
+		r.wantCalls(t, "posts", 0, "account", "service")
+	})
+}
+
+func TestAMappingThatIsReadReleasesTheCountsOfTheAccount(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		mapped := map[string]bool{"a0": false, "a1": false}
+		r.sees("mapping", mapped)
+		link := r.read()
+		link.Credentials = "fresh" // looks at once
+		r.lane.SetLink(link)
+		r.posted("backup", "a0", "a1")
+		r.posted("mail")
+		var keys []ledger.Key
+		for _, a := range []string{"a0", "a1"} {
+			for _, s := range []string{"backup", "mail"} {
+				keys = append(keys, ledger.CountKey(organization, a, s))
+			}
+		}
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count && !mapped[task.Key.Account] {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.set(5, keys...)
+		after(time.Minute)
+		if got := r.states()[ledger.Held]; got != 4 {
+			t.Fatalf("%d keys are held, want 4", got)
+		}
+		before := len(r.calls("count"))
+		mapped = map[string]bool{"a0": false, "a1": true}
+		r.sees("pending", mapped)
+		after(20 * time.Minute) // the next probe looks first
+		if got := len(r.calls("count")) - before; got < 2 || got > 3 {
+			t.Errorf("%d counts were sent, want the two of the mapped account and at most one probe", got)
+		}
+		if got := r.states()[ledger.Held]; got != 2 {
+			t.Errorf("%d keys are held, want the 2 of the other account", got)
+		}
+	})
+}
+
+func TestAnIntegrationThatIsOpenAlreadyIsNotSetBack(t *testing.T) {
+	for status, want := range map[string]int{"inactive": 1, "mapping": 0, "connected": 0} {
+		t.Run(status, func(t *testing.T) {
+			virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+				r.sees(status, map[string]bool{"a0": true, "a1": true})
+				link := r.read()
+				link.Setup, link.Ready = true, false
+				r.lane.SetLink(link)
+				r.counts(2)
+				after(24 * time.Hour)
+				r.wantCalls(t, "calls that open the mapping", want, "mapping")
+			})
+		})
+	}
+}
+
+func TestAccountsGoTogetherWhereThePartnerTakesSeveral(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		link := r.good()
+		link.Bulk = r.partner
+		r.lane.SetLink(link)
+		keys := make([]ledger.Key, 1200)
+		for i := range keys {
+			keys[i] = ledger.AccountKey(organization, account(i))
+		}
+		r.set(0, keys...)
+		after(time.Minute)
+		if got := fmt.Sprint(r.bulks); got != "[500 500 200]" {
+			t.Errorf("accounts in each call: got %s, want [500 500 200]", got)
+		}
+		if got := r.states()[ledger.Synced]; got != 1200 {
+			t.Errorf("%d accounts are synced, want 1200", got)
+		}
+	})
+}
+
+func TestAccountsThatAreRefusedTogetherGoAlone(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		link := r.good()
+		link.Bulk = r.partner
+		r.lane.SetLink(link)
+		together := true
+		r.script(func(task delivery.Task) delivery.Answer {
+			if together || task.Key.Account == "a3" {
+				together = false
+				return delivery.Answer{Class: delivery.Rejected}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		keys := make([]ledger.Key, 10)
+		for i := range keys {
+			keys[i] = ledger.AccountKey(organization, account(i))
+		}
+		r.set(0, keys...)
+		after(time.Minute)
+		if states := r.states(); states[ledger.Synced] != 9 || states[ledger.Failed] != 1 {
+			t.Errorf("states: got %v, want nine synced and the bad one failed", states)
+		}
+		r.wantCalls(t, "one together and ten alone", 11)
+		if got := len(r.rulings(delivery.Dead)); got != 1 {
+			t.Errorf("%d are dead, want the bad one", got)
+		}
+	})
+}
