@@ -58,69 +58,112 @@ func (c *cli) integrationsResume() *cobra.Command {
 }
 
 func (c *cli) setPaused(ctx context.Context, name string, paused bool, why string) error {
-	word := "resumed"
+	word, input := "resumed", status.ResumedByOperator
 	if paused {
-		word = "paused"
+		word, input = "paused", status.PausedByOperator
 	}
-	return c.act(ctx, name, word, why, func(_ *app, i *status.Integration) (string, error) {
+	return c.act(ctx, name, word, why, func(_ *app, i *status.Integration) (status.Input, string, error) {
 		if i.Paused == paused {
-			return "", errNothingToDo
+			return "", "", errNothingToDo
 		}
-		i.Paused = paused
-		return "", nil
+		return input, "", nil
 	})
 }
 
+func (c *cli) integrationsResync() *cobra.Command {
+	var why string
+	cmd := &cobra.Command{
+		Use:   "resync VENDOR/ORGANIZATION --why TEXT",
+		Short: "Send everything again: accounts, services, and then every current figure",
+		Long: `Takes it that the partner has lost everything it ever accepted for the
+integration. Accounts and services are posted again, the partner is told that they
+can be mapped if its status asks for that, and then every current figure is sent
+once more, under the usual limits. A hold for bad credentials or an anomaly is
+lifted: the first answer will tell. Nothing older is ever sent, and what the
+partner has already stays as it is.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if why == "" {
+				return usagef("--why is missing: whoever is on call next will want to know")
+			}
+			return c.act(cmd.Context(), args[0], "resync begun", why, func(*app, *status.Integration) (status.Input, string, error) {
+				return status.Resynced, "", nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&why, "why", "", "the reason, kept in the audit log")
+	return cmd
+}
+
 func (c *cli) integrationsCredentials() *cobra.Command {
-	var vendorFile, partnerFile, apiURL, why string
+	var vendorFile, partnerFile, oemFile, apiURL, why string
 	set := &cobra.Command{
 		Use:   "set VENDOR/ORGANIZATION",
 		Short: "Replace tokens or address; lifts the hold for bad credentials",
 		Long: `Replaces the tokens of an integration, and its API address if --api-url is given.
 Workers take the new ones at once. Both tokens are to be given: what is stored
-cannot be read back by a command.`,
+cannot be read back by a command. With another partner token or another address
+everything is sent again, as by resync: what is there may be new and empty.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var oemErr error
+			n := newIntegration{apiURL: apiURL}
 			vendorToken, vendorErr := tokenFrom("--vendor-token-file", vendorFile)
 			partnerToken, partnerErr := tokenFrom("--partner-token-file", partnerFile)
-			if err := errors.Join(vendorErr, partnerErr); err != nil {
+			if oemFile != "" {
+				n.oemToken, oemErr = tokenFrom("--oem-token-file", oemFile)
+			}
+			if err := errors.Join(vendorErr, partnerErr, oemErr); err != nil {
 				return usageError{err}
 			}
-			return c.act(cmd.Context(), args[0], "credentials set", why, func(a *app, i *status.Integration) (string, error) {
-				if apiURL != "" {
-					i.APIURL = apiURL
-				}
-				n := newIntegration{dialect: i.Dialect, apiURL: i.APIURL, vendorToken: vendorToken, partnerToken: partnerToken}
-				if err := n.check(i); err != nil {
-					return "", err
-				}
-				keys, err := a.vault(cmd.Context())
-				if err != nil {
-					return "", err
-				}
-				if err := a.checkUnshared(cmd.Context(), keys, i, n); err != nil {
-					return "", err
-				}
-				i.Hold, i.HoldSince, i.HoldMessage = "", time.Time{}, ""
-				err = seal(i, keys, n)
-				return "fingerprint " + i.Credentials, err
+			n.vendorToken, n.partnerToken = vendorToken, partnerToken
+			return c.act(cmd.Context(), args[0], "credentials set", why, func(a *app, i *status.Integration) (status.Input, string, error) {
+				return a.setCredentials(cmd.Context(), i, n)
 			})
 		},
 	}
 	flags := set.Flags()
 	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")
 	flags.StringVar(&partnerFile, "partner-token-file", "", "file with the partner token")
+	flags.StringVar(&oemFile, "oem-token-file", "", "file with the organization's OEM token, with which its status can be polled (default: as it is)")
 	flags.StringVar(&apiURL, "api-url", "", "the API's new address (default: as it is)")
 	flags.StringVar(&why, "why", "", "the reason, kept in the audit log")
 	return group("credentials", "Tokens and address of an integration", set)
+}
+
+// setCredentials checks and seals new credentials, and says whether they lead
+// to the same integration at the partner.
+func (a *app) setCredentials(ctx context.Context, i *status.Integration, n newIntegration) (status.Input, string, error) {
+	keys, err := a.vault(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	former, unreadable := keys.Open(i.PartnerToken, i.Name())
+	input := status.CredentialsReplaced
+	if unreadable != nil || former.Reveal() != n.partnerToken || n.apiURL != "" && n.apiURL != i.APIURL {
+		input = status.CredentialsRenewed
+	}
+	if n.apiURL != "" {
+		i.APIURL = n.apiURL
+	}
+	n.dialect, n.apiURL = i.Dialect, i.APIURL
+	if err := n.check(i); err != nil {
+		return "", "", err
+	}
+	if err := a.checkUnshared(ctx, keys, i, n); err != nil {
+		return "", "", err
+	}
+	err = seal(i, keys, n)
+	return input, "fingerprint " + i.Credentials, err
 }
 
 var errNothingToDo = errors.New("nothing to do")
 
 // act changes an integration in the name of the person at the terminal, and
 // puts it on record: in the status log what it did, in the audit log who and
-// why.
-func (c *cli) act(ctx context.Context, name, what, why string, change func(*app, *status.Integration) (detail string, err error)) error {
+// why. choose says what is done, and may change what the machine knows nothing
+// of, such as tokens.
+func (c *cli) act(ctx context.Context, name, what, why string, choose func(*app, *status.Integration) (in status.Input, detail string, err error)) error {
 	vendor, organization, err := parseIntegration(name)
 	if err != nil {
 		return err
@@ -130,9 +173,14 @@ func (c *cli) act(ctx context.Context, name, what, why string, change func(*app,
 		if err != nil {
 			return err
 		}
+		now, actor := time.Now().UTC(), operator()
 		detail := ""
-		changed, err := bucket.Update(ctx, broker.IntegrationKey(vendor, organization), func(i *status.Integration) (err error) {
-			detail, err = change(a, i)
+		var transition status.Transition
+		_, err = bucket.Update(ctx, broker.IntegrationKey(vendor, organization), func(i *status.Integration) (err error) {
+			var in status.Input
+			if in, detail, err = choose(a, i); err == nil {
+				transition, _ = i.Take(in, status.Observation{At: now, Actor: actor, Message: why})
+			}
 			return err
 		})
 		switch {
@@ -144,11 +192,9 @@ func (c *cli) act(ctx context.Context, name, what, why string, change func(*app,
 		case err != nil:
 			return fmt.Errorf("integration %s: %w", name, err)
 		}
-		now := time.Now().UTC()
-		actor := operator()
-		err = status.Record(ctx, statusLog{a.broker}, vendor, organization, now, status.Transition{
-			From: changed.Status, To: changed.Status, Cause: what, Actor: actor,
-		})
+		if transition.Recorded() {
+			err = status.Record(ctx, statusLog{a.broker}, vendor, organization, now, transition)
+		}
 		if err == nil {
 			err = a.audit(ctx, action{Actor: actor, Action: what, Integration: name, Why: why, Detail: detail, At: now})
 		}

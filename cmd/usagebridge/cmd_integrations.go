@@ -22,7 +22,7 @@ import (
 func (c *cli) integrationsCommand() *cobra.Command {
 	return group("integrations", "Integrations: one vendor with one organization each",
 		c.integrationsAdd(), c.integrationsList(), c.integrationsShow(),
-		c.integrationsPause(), c.integrationsResume(), c.integrationsCredentials())
+		c.integrationsPause(), c.integrationsResume(), c.integrationsResync(), c.integrationsCredentials())
 }
 
 // newIntegration is what a person says of an integration to be added.
@@ -30,6 +30,7 @@ type newIntegration struct {
 	vendor, organization      string
 	dialect, apiURL, status   string
 	vendorToken, partnerToken string
+	oemToken                  string // "": none
 }
 
 func (c *cli) integrationsAdd() *cobra.Command {
@@ -90,11 +91,8 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 		Organization: n.organization,
 		Dialect:      n.dialect,
 		APIURL:       strings.TrimRight(n.apiURL, "/"),
-		Status:       status.Status(n.status),
-		Since:        time.Now().UTC(),
-		Cause:        "added",
-		Created:      time.Now().UTC(),
 	}
+	begun := i.Begin(status.Observation{At: time.Now().UTC(), Observed: status.Status(n.status), Actor: operator()})
 	if err := n.check(&i); err != nil {
 		return err
 	}
@@ -122,9 +120,7 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 	if err != nil {
 		return fmt.Errorf("add integration %s: %w", name, err)
 	}
-	return status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, status.Transition{
-		To: i.Status, Cause: i.Cause, Actor: "operator",
-	})
+	return status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, begun)
 }
 
 // check says everything that is wrong with the record and its tokens.
@@ -165,6 +161,11 @@ func seal(i *status.Integration, keys *vault.Vault, n newIntegration) (err error
 	}
 	if i.PartnerToken, err = keys.Seal(vault.NewSecret(n.partnerToken), i.Name()); err != nil {
 		return fmt.Errorf("seal the partner token: %w", err)
+	}
+	if n.oemToken != "" {
+		if i.OEMToken, err = keys.Seal(vault.NewSecret(n.oemToken), i.Name()); err != nil {
+			return fmt.Errorf("seal the OEM token: %w", err)
+		}
 	}
 	// Ciphertext differs each time, so its digest changes with the tokens and
 	// says nothing about them.
@@ -216,20 +217,15 @@ func (a *app) listIntegrations(ctx context.Context) ([]status.Integration, error
 
 // gates lists what keeps the integration from being sent to.
 func gates(i *status.Integration) string {
-	var closed []string
-	if i.Paused {
-		closed = append(closed, string(ledger.Paused))
-	}
-	if i.Hold != "" {
-		closed = append(closed, i.Hold)
-	}
-	if !i.Status.Ready() {
-		closed = append(closed, string(ledger.IntegrationNotReady))
-	}
+	closed := i.Gates()
 	if len(closed) == 0 {
 		return "open"
 	}
-	return strings.Join(closed, ",")
+	words := make([]string, len(closed))
+	for at, reason := range closed {
+		words[at] = string(reason)
+	}
+	return strings.Join(words, ",")
 }
 
 // integrationView is an integration as people and programs may see it: without

@@ -35,12 +35,15 @@ type Config struct {
 
 	PartnerRate        float64       `envconfig:"PARTNER_RATE" default:"50" desc:"Calls per second for each integration; 0: no limit."`
 	PartnerConcurrency int           `envconfig:"PARTNER_CONCURRENCY" default:"16" desc:"Calls under way at once for each integration, 1 to 1024."`
+	PartnerHostRate    float64       `envconfig:"PARTNER_HOST_RATE" default:"0" desc:"Calls per second to one server, for all its integrations on this worker together, which take turns; 0: no limit."`
 	PartnerTimeout     time.Duration `envconfig:"PARTNER_TIMEOUT" default:"10s" desc:"Longest time for one call, up to 12s: a worker must be able to end its calls while its lease lasts."`
 	PartnerAttempts    int           `envconfig:"PARTNER_ATTEMPTS" default:"2000" desc:"Calls for one figure without a usable answer before it is dead (undeliverable): by default more than three days of trying."`
 	RetryMin           time.Duration `envconfig:"RETRY_MIN" default:"1s" desc:"Ceiling of the first wait before a retry; doubled each time, with full jitter."`
 	RetryMax           time.Duration `envconfig:"RETRY_MAX" default:"5m" desc:"Ceiling of every wait before a retry."`
 	ProbeMin           time.Duration `envconfig:"PROBE_MIN" default:"15m" desc:"First interval at which a held integration is probed with one call; doubled each time."`
 	ProbeMax           time.Duration `envconfig:"PROBE_MAX" default:"24h" desc:"Longest interval between probes."`
+	FloodLimit         int           `envconfig:"FLOOD_LIMIT" default:"100" desc:"Figures refused for good, one after the other, after which an integration is paused until an operator resumes it; 0: never."`
+	ReassertAfter      time.Duration `envconfig:"REASSERT_AFTER" default:"168h" desc:"A count that was delivered so long ago is sent again when there is nothing else to send: the partner cannot be asked what it holds; 0: never."`
 	Linger             time.Duration `envconfig:"LINGER" default:"200ms" desc:"How long a changed figure waits for further changes before it is sent; 0: not at all."`
 
 	FoldBatch   int           `envconfig:"FOLD_BATCH" default:"500" desc:"Most messages folded together, 1 to 1000."`
@@ -131,6 +134,9 @@ func (c *Config) check() []error {
 	complain(c.PartnerAttempts < 1, "PARTNER_ATTEMPTS", "%d: want 1 or more", c.PartnerAttempts)
 	complain(c.RetryMin <= 0 || c.RetryMax < c.RetryMin, "RETRY_MIN", "%v up to RETRY_MAX %v: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
 	complain(c.ProbeMin <= 0 || c.ProbeMax < c.ProbeMin, "PROBE_MIN", "%v up to PROBE_MAX %v: want 0 < min ≤ max", c.ProbeMin, c.ProbeMax)
+	complain(c.PartnerHostRate < 0, "PARTNER_HOST_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerHostRate)
+	complain(c.FloodLimit < 0, "FLOOD_LIMIT", "%d: want how many refusals in a row, or 0 for no limit", c.FloodLimit)
+	complain(c.ReassertAfter < 0, "REASSERT_AFTER", "%v: want 0 or more", c.ReassertAfter)
 	complain(c.Linger < 0, "LINGER", "%v: want 0 or more", c.Linger)
 	complain(c.FoldBatch < 1 || c.FoldBatch > 1000, "FOLD_BATCH", "%d: want 1 to 1000", c.FoldBatch)
 	complain(c.FoldWait <= 0, "FOLD_WAIT", "%v: want more than 0", c.FoldWait)

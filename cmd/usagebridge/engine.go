@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,10 @@ type engine struct {
 	integrations *broker.Bucket[status.Integration]
 	vault        *vault.Vault
 	transport    http.RoundTripper
+	tracker      *status.Tracker
+	statuses     *status.Metrics
+	roster       *status.Roster
+	hosts        map[string]*delivery.Host // by scheme and host; follow alone uses it
 }
 
 func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*engine, error) {
@@ -44,7 +49,10 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
 	}
-	tracker := status.NewTracker(statusRecords{integrations}, statusLog{a.broker}, "worker "+a.config.WorkerID, a.log)
+	e.hosts = map[string]*delivery.Host{}
+	e.statuses = status.NewMetrics(registry)
+	e.roster = status.NewRoster(e.statuses, func(vendor, organization string) bool { return e.worker.Owns(vendor, organization) })
+	e.tracker = status.NewTracker(statusRecords{integrations}, statusLog{a.broker}, "worker "+a.config.WorkerID, e.statuses, a.log)
 	e.worker = worker.New(worker.Config{
 		ID:          a.config.WorkerID,
 		Backend:     backend(a),
@@ -53,7 +61,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		Delivery:    deliveryConfig(a.config),
 		CallTimeout: a.config.PartnerTimeout,
 		LeaseTTL:    broker.LeaseTTL,
-		Signal:      tracker.Observe,
+		Signal:      e.tracker.Observe,
 		Metrics:     worker.NewMetrics(registry),
 		Logger:      a.log,
 	})
@@ -70,6 +78,11 @@ func deliveryConfig(c Config) delivery.Config {
 		Attempts:    c.PartnerAttempts,
 		ProbeMin:    c.ProbeMin,
 		ProbeMax:    c.ProbeMax,
+		Flood:       c.FloodLimit,
+		Reassert:    c.ReassertAfter,
+	}
+	if c.FloodLimit == 0 {
+		d.Flood = -1 // never, where 0 means the default
 	}
 	if c.Linger == 0 {
 		d.Linger = -1 // none, where 0 means the default
@@ -151,8 +164,12 @@ func (e *engine) follow(ctx context.Context) error {
 			e.app.log.Warn("integration with an unreadable key left alone", "key", key, "err", err)
 			return nil // one bad record must not stop the others
 		}
+		e.statuses.Touch(vendor)
 		link := delivery.Link{}
-		if i != nil {
+		if i == nil {
+			e.roster.Remove(vendor, organization)
+		} else {
+			e.roster.Set(vendor, organization, i.Status)
 			link = e.link(i)
 		}
 		e.worker.SetLink(vendor, organization, link)
@@ -170,9 +187,11 @@ func (e *engine) link(i *status.Integration) delivery.Link {
 	link := delivery.Link{
 		Ready:       i.Status.Ready(),
 		Connected:   i.Status == status.Connected && i.Hold == "",
-		Setup:       i.Status == status.Inactive,
+		Setup:       i.Setup(),
 		Paused:      i.Paused,
 		Credentials: i.Credentials,
+		Generation:  i.Generation,
+		Host:        e.host(i.APIURL),
 		// Known from before a restart or from another worker.
 		Unauthorized: i.Hold == string(ledger.Unauthorized),
 	}
@@ -181,8 +200,29 @@ func (e *engine) link(i *status.Integration) delivery.Link {
 		e.app.log.Error("integration cannot be used", "vendor", i.Vendor, "organization", i.Organization, "err", err)
 		return link
 	}
-	link.Partner = partner{client}
+	p := partner{client}
+	link.Partner = p
+	if client.Can(vendorapi.Reading) {
+		link.Reader = p
+	}
+	if client.Can(vendorapi.BulkAccounts) {
+		link.Bulk = p
+	}
+	link.DefersBuild = client.Can(vendorapi.DeferredBuild)
 	return link
+}
+
+// host is what all integrations on the server of an address share.
+func (e *engine) host(address string) *delivery.Host {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil // the client will say what is wrong with it
+	}
+	name := u.Scheme + "://" + u.Host
+	if e.hosts[name] == nil {
+		e.hosts[name] = delivery.NewHost(delivery.HostConfig{Rate: e.app.config.PartnerHostRate, Open: 10 * e.app.config.RetryMin})
+	}
+	return e.hosts[name]
 }
 
 func (e *engine) client(i *status.Integration) (*vendorapi.Client, error) {

@@ -63,7 +63,8 @@ var theirs = map[string][]string{
 	"github.com/nats-io/nats.go":  {"pkg/broker", "pkg/publisher"},
 	"github.com/synadia-io":       {"pkg/broker"},
 	"github.com/cenkalti/backoff": {"pkg/broker", "pkg/delivery", "pkg/publisher", "pkg/worker"},
-	"github.com/prometheus":       {"pkg/broker", "pkg/console", "pkg/delivery", "pkg/worker"},
+	"github.com/prometheus":       {"consumers/status", "pkg/broker", "pkg/console", "pkg/delivery", "pkg/worker"},
+	"github.com/sony/gobreaker":   {"pkg/delivery"},
 	"github.com/kelseyhightower":  {},
 	"github.com/spf13":            {},
 }

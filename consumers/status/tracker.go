@@ -22,102 +22,147 @@ type Records interface {
 // Log keeps transitions for good.
 type Log interface {
 	// Append adds a CloudEvent to the status log of vendor and organization.
+	// One with an id that was there lately is a repeat and changes nothing.
 	Append(ctx context.Context, vendor, organization, id string, cloudEvent []byte) error
 }
 
 // TransitionType is the CloudEvents type of a recorded transition.
 const TransitionType = "integration.status.v1"
 
-// Transition is one change of an integration's status, and the data of its
-// CloudEvent.
-type Transition struct {
-	From  Status `json:"from"`
-	To    Status `json:"to"`
-	Cause string `json:"cause"`
-	Actor string `json:"actor"` // who or what brought it about
-}
-
-// Tracker records what answers say of integrations.
+// Tracker records what is learnt of integrations.
 type Tracker struct {
 	records Records
 	log     Log
 	actor   string
+	metrics *Metrics
 	logger  *slog.Logger
 }
 
 // NewTracker makes a tracker that records transitions in the name of actor.
-func NewTracker(records Records, log Log, actor string, logger *slog.Logger) *Tracker {
-	return &Tracker{records: records, log: log, actor: actor, logger: logger}
+func NewTracker(records Records, log Log, actor string, metrics *Metrics, logger *slog.Logger) *Tracker {
+	return &Tracker{records: records, log: log, actor: actor, metrics: metrics, logger: logger}
 }
-
-var errUnchanged = errors.New("nothing changed")
 
 // Observe takes what an answer said of an integration. What cannot be recorded
 // now is logged: the next answer of the kind says it again.
 func (t *Tracker) Observe(ctx context.Context, vendor string, s delivery.Signal) {
+	o := Observation{
+		At: s.Answer.At, Observed: Status(s.Answer.Observed), IntegrationID: s.Answer.IntegrationID,
+		Generation: s.Generation, Message: s.Answer.Message,
+	}
+	switch s.Class {
+	case delivery.NotReady:
+		o.Observed = FromMessage(s.Answer.Message)
+	case delivery.Flooded:
+		o.Message = floodMessage(vendor, s.Organization, s.Answer.Message)
+	default:
+	}
+	t.take(ctx, vendor, s.Organization, o, inputs(s)...)
+}
+
+// Learn takes the partner's word on an integration's status from wherever it
+// was read; the message should say where. A zero time means now, an empty
+// actor the tracker's own.
+func (t *Tracker) Learn(ctx context.Context, vendor, organization string, o Observation) {
+	t.take(ctx, vendor, organization, o, Observed)
+}
+
+// inputs is what a signal means, in order.
+func inputs(s delivery.Signal) []Input {
+	switch s.Class {
+	case delivery.Accepted:
+		return accepted[s.Operation]
+	case delivery.NotReady:
+		return []Input{CountRefused}
+	case delivery.Unauthorized:
+		return []Input{CredentialsRefused}
+	case delivery.Suspected, delivery.NotFound:
+		return []Input{UsageSuspected}
+	case delivery.Lost:
+		return []Input{CatalogLost}
+	case delivery.Flooded:
+		return []Input{Flooded}
+	case delivery.Throttled, delivery.Unavailable, delivery.Rejected, delivery.Stopped:
+	}
+	return nil
+}
+
+// accepted is what it means that the partner took a call, by operation.
+var accepted = map[string][]Input{
+	ledger.Count.String():     {CountAccepted},
+	ledger.Account.String():   {CatalogAccepted},
+	ledger.Service.String():   {CatalogAccepted},
+	delivery.OperationMapping: {Announced},
+	delivery.OperationRead:    {CatalogAccepted, Observed},
+}
+
+// floodMessage says what happened and how to go on.
+func floodMessage(vendor, organization, answer string) string {
+	return fmt.Sprintf("the partner refused one figure after the other for good, the last one with %q: "+
+		"see `usagebridge dlq ls --vendor %s`, mend the cause, then `usagebridge integrations resume %s/%s`",
+		answer, vendor, vendor, organization)
+}
+
+var errUnchanged = errors.New("nothing changed")
+
+// take records inputs that came at once: one compare-and-set, then one entry
+// in the status log, then the metrics. The last input that changed anything
+// is the cause; no two of them both move the status.
+func (t *Tracker) take(ctx context.Context, vendor, organization string, o Observation, inputs ...Input) {
+	if len(inputs) == 0 {
+		return
+	}
+	if o.At.IsZero() {
+		o.At = time.Now()
+	}
+	if o.Actor == "" {
+		o.Actor = t.actor
+	}
 	var transition Transition
-	err := t.records.Update(ctx, vendor, s.Organization, func(i *Integration) error {
-		before := *i
-		apply(i, s)
-		if i.Status == before.Status && i.Hold == before.Hold {
-			return errUnchanged
-		}
+	err := t.records.Update(ctx, vendor, organization, func(i *Integration) error {
 		transition = Transition{}
-		if i.Status != before.Status {
-			transition = Transition{From: before.Status, To: i.Status, Cause: i.Cause, Actor: t.actor}
+		unchanged := errUnchanged
+		for _, in := range inputs {
+			next, changed := i.Take(in, o)
+			if next.Recorded() {
+				transition = next
+			}
+			if changed {
+				unchanged = nil
+			}
 		}
-		return nil
+		return unchanged
 	})
 	if err != nil {
 		if !errors.Is(err, errUnchanged) {
-			t.logger.Error("status not recorded", "vendor", vendor, "organization", s.Organization, "err", err)
+			t.logger.Error("status not recorded", "vendor", vendor, "organization", organization, "err", err)
 		}
 		return
 	}
-	if transition.To == "" {
-		return
-	}
-	t.logger.Info("integration status changed", "vendor", vendor, "organization", s.Organization,
-		"from", string(transition.From), "status", string(transition.To), "cause", transition.Cause)
-	if err := Record(ctx, t.log, vendor, s.Organization, s.Answer.At, transition); err != nil {
-		t.logger.Error("transition not logged", "vendor", vendor, "organization", s.Organization, "err", err)
+	if transition.Recorded() {
+		t.publish(ctx, vendor, organization, o.At, transition)
 	}
 }
 
-// apply changes the record by what the signal says.
-func apply(i *Integration, s delivery.Signal) {
-	switch s.Class {
-	case delivery.Accepted:
-		i.Hold, i.HoldSince, i.HoldMessage = "", time.Time{}, ""
-		if s.Operation == ledger.Count.String() {
-			move(i, CountAccepted, "", s)
-		} else if s.Operation == delivery.OperationMapping {
-			observed, _ := Parse(s.Answer.Observed)
-			move(i, Announced, observed, s)
-		}
-	case delivery.NotReady:
-		move(i, CountRefused, Observed(s.Answer.Message), s)
-	case delivery.Unauthorized, delivery.Suspected, delivery.NotFound:
-		reason := ledger.Anomaly
-		if s.Class == delivery.Unauthorized {
-			reason = ledger.Unauthorized
-		}
-		i.Hold, i.HoldSince, i.HoldMessage = string(reason), s.Answer.At, s.Answer.Message
-	case delivery.Throttled, delivery.Unavailable, delivery.Rejected, delivery.Stopped:
+// publish tells the world of a transition that is recorded.
+func (t *Tracker) publish(ctx context.Context, vendor, organization string, at time.Time, transition Transition) {
+	t.logger.Info("integration changed", "vendor", vendor, "organization", organization,
+		"from", string(transition.From), "status", string(transition.To), "cause", transition.Cause,
+		"gates", transition.Gates, "generation", transition.Generation)
+	if err := Record(ctx, t.log, vendor, organization, at, transition); err != nil {
+		t.logger.Error("transition not logged", "vendor", vendor, "organization", organization, "err", err)
 	}
+	t.metrics.moved(vendor, transition)
 }
 
-func move(i *Integration, in Input, observed Status, s delivery.Signal) {
-	to := Next(i.Status, in, observed)
-	if to == i.Status {
-		return
-	}
-	i.Status, i.Since, i.Cause = to, s.Answer.At, string(in)
-}
-
-// Record appends a transition to the status log as a CloudEvent.
+// Record appends a transition to the status log as a CloudEvent. Its id is the
+// same whenever the same transition is appended, and that of no other: at is
+// not enough for that, because one instant may see several transitions.
 func Record(ctx context.Context, log Log, vendor, organization string, at time.Time, transition Transition) error {
-	id := fmt.Sprintf("%s/%s/%d", vendor, organization, at.UnixNano())
+	if transition.Gates == nil {
+		transition.Gates = []string{}
+	}
+	id := fmt.Sprintf("%s/%s/%d.%d", vendor, organization, at.UnixNano(), transition.number)
 	body, err := json.Marshal(map[string]any{
 		"specversion":     "1.0",
 		"id":              id,

@@ -38,7 +38,7 @@ func TestAFloodOfRefusalsStopsTheLaneAndAsksForAPause(t *testing.T) {
 }
 
 func TestRefusalsWithAcceptedFiguresBetweenThemAreNoFlood(t *testing.T) {
-	virtual(t, delivery.Config{Linger: -1, Flood: 20}, func(t *testing.T, r *rig) {
+	virtual(t, delivery.Config{Linger: -1, Flood: 20, Concurrency: 1}, func(t *testing.T, r *rig) {
 		n := 0
 		r.script(func(delivery.Task) delivery.Answer {
 			if n++; n%10 == 0 {

@@ -32,6 +32,8 @@ const (
 	Reading Capability = "reading"
 	// BulkAccounts: [Client.PostAccounts].
 	BulkAccounts Capability = "bulk_accounts"
+	// DeferredBuild: [Count.NoBuild] is heeded.
+	DeferredBuild Capability = "deferred_build"
 )
 
 // dialect is what differs from platform to platform on the wire: the header
@@ -101,7 +103,7 @@ func gradient() dialect {
 		// Gradient's pending is the moment before a human maps, MSPCentric's the
 		// moment after. One word for both would open the gate too early.
 		statuses: map[string]string{"inactive": "inactive", "pending": "mapping", "active": "connected"},
-		can:      []Capability{Reading, BulkAccounts},
+		can:      []Capability{Reading, BulkAccounts, DeferredBuild},
 	}
 }
 

@@ -143,7 +143,7 @@ func TestADialectWithoutACallSendsNothing(t *testing.T) {
 		}
 	}
 	gradient := newGradient(t, answer(200, ""))
-	for _, capability := range []Capability{Reading, BulkAccounts} {
+	for _, capability := range []Capability{Reading, BulkAccounts, DeferredBuild} {
 		if client.Can(capability) || !gradient.Can(capability) {
 			t.Errorf("%s: got %t and %t, want Gradient alone", capability, client.Can(capability), gradient.Can(capability))
 		}

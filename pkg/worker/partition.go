@@ -285,6 +285,16 @@ func (p *partition) probe(organization string, accounts ...string) {
 	}
 }
 
+func (p *partition) laneStatus(organization string) (s delivery.Status, ok bool) {
+	p.mu.Lock()
+	l := p.lanes[organization]
+	p.mu.Unlock()
+	if l == nil {
+		return delivery.Status{}, false
+	}
+	return l.Status(), true
+}
+
 func (p *partition) eachLane(visit func(organization string, s delivery.Status)) {
 	p.mu.Lock()
 	lanes := maps.Clone(p.lanes)

@@ -168,6 +168,19 @@ func (w *Worker) Probe(vendor, organization string, accounts ...string) {
 	}
 }
 
+// Owns says whether this worker runs the integration's partition.
+func (w *Worker) Owns(vendor, organization string) bool { return w.owner(vendor, organization) != nil }
+
+// Lane says what the integration's lane is doing; ok is false when another
+// worker runs it, or nobody.
+func (w *Worker) Lane(vendor, organization string) (s delivery.Status, ok bool) {
+	owner := w.owner(vendor, organization)
+	if owner == nil {
+		return delivery.Status{}, false
+	}
+	return owner.laneStatus(organization)
+}
+
 // owner is the partition that the integration lies in, nil when another worker
 // has it.
 func (w *Worker) owner(vendor, organization string) *partition {
