@@ -14,7 +14,6 @@ import (
 
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
-	"github.com/usagebridge/usagebridge/pkg/ledger"
 	"github.com/usagebridge/usagebridge/pkg/vault"
 	"github.com/usagebridge/usagebridge/pkg/vendorapi"
 )
@@ -262,41 +261,6 @@ func views(list []status.Integration) []integrationView {
 	return shown
 }
 
-func (c *cli) integrationsShow() *cobra.Command {
-	return &cobra.Command{
-		Use:   "show VENDOR/ORGANIZATION",
-		Short: "Show one integration: status, gates, and what a person must do now",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			vendor, organization, err := parseIntegration(args[0])
-			if err != nil {
-				return err
-			}
-			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
-				i, err := a.integration(ctx, vendor, organization)
-				if err != nil {
-					return err
-				}
-				if c.json {
-					return c.printJSON(view(i))
-				}
-				now := time.Now()
-				rows := [][]string{
-					{"integration", printable(i.Name())},
-					{"status", fmt.Sprintf("%s, %s (%s)", i.Status, ago(i.Since, now), i.Cause)},
-					{"gates", gates(i)},
-					{"api", i.Dialect + " " + i.APIURL},
-					{"added", ago(i.Created, now)},
-				}
-				if i.Hold != "" {
-					rows = append(rows, []string{"partner said", printable(i.HoldMessage) + ", " + ago(i.HoldSince, now)})
-				}
-				return c.table(nil, append(rows, []string{"what now", whatNow(i)}))
-			})
-		},
-	}
-}
-
 // integration reads one record; a missing one is an error that a person
 // understands.
 func (a *app) integration(ctx context.Context, vendor, organization string) (*status.Integration, error) {
@@ -312,27 +276,4 @@ func (a *app) integration(ctx context.Context, vendor, organization string) (*st
 		return nil, err
 	}
 	return &i, nil
-}
-
-// whatNow is what a person has to do next, in a sentence.
-func whatNow(i *status.Integration) string {
-	switch {
-	case i.Paused:
-		return "paused by an operator: nothing is sent"
-	case i.Hold == string(ledger.Unauthorized):
-		return "the partner refuses the tokens: get new ones; nothing is sent until then and no figure is lost"
-	case i.Hold == string(ledger.Anomaly):
-		return "the partner refuses with the words above: check the API address, or ask the platform; it is probed now and then"
-	}
-	switch i.Status {
-	case status.Inactive:
-		return "publish at least one account and one service; the partner is then told that mapping can begin"
-	case status.Mapping:
-		return "someone at the MSP must map accounts and services in the platform's wizard; counts are kept meanwhile"
-	case status.Pending:
-		return "nothing: the first accepted count makes it connected"
-	case status.Connected:
-		return "nothing"
-	}
-	return "the status is not one this version knows"
 }

@@ -187,16 +187,26 @@ func moment(nanoseconds int64) time.Time { return time.Unix(0, nanoseconds).UTC(
 // tally collects the entries of one organization. Which of them wait for their
 // catalog is known only when all have been read.
 type tally struct {
-	keys   int
-	synced int
-	posted map[ledger.Key]bool // catalog keys that the partner has
-	open   []ledger.Entry      // not synced
+	generation int // of the integration
+	keys       int
+	synced     int
+	posted     map[ledger.Key]bool // catalog keys that the partner has
+	open       []ledger.Entry      // not synced
+	accepted   *ledger.Entry       // the one that the partner took last
+	refused    *ledger.Entry       // the open one with the last answer that was no success
 }
 
 func (t *tally) add(e ledger.Entry) {
 	t.keys++
-	if e.Key.Kind != ledger.Count && e.Posted() {
+	if e.Key.Kind != ledger.Count && e.PostedIn(t.generation) {
 		t.posted[e.Key] = true
+	}
+	if e.Posted() && (t.accepted == nil || e.Delivered.At > t.accepted.Delivered.At) {
+		t.accepted = &e
+	}
+	failed := e.State != ledger.Synced && e.Answer.At != 0 && e.Answer.At != e.Delivered.At
+	if failed && (t.refused == nil || e.Answer.At > t.refused.Answer.At) {
+		t.refused = &e
 	}
 	if e.State == ledger.Synced {
 		t.synced++
@@ -289,6 +299,16 @@ func (a *app) vendorsOf(ctx context.Context, name string) ([]broker.Vendor, erro
 // tallies reads a vendor's ledger, or the part of it that has the organization.
 func (a *app) tallies(ctx context.Context, vendor broker.Vendor, organization string) (map[string]*tally, error) {
 	tallies := map[string]*tally{}
+	records, err := a.listIntegrations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	generations := map[string]int{}
+	for i := range records {
+		if records[i].Vendor == vendor.Name {
+			generations[records[i].Organization] = records[i].Generation
+		}
+	}
 	store := a.broker.Ledger(vendor.Name)
 	first, end := 0, vendor.Partitions
 	if organization != "" {
@@ -302,7 +322,7 @@ func (a *app) tallies(ctx context.Context, vendor broker.Vendor, organization st
 			}
 			t := tallies[e.Key.Organization]
 			if t == nil {
-				t = &tally{posted: map[ledger.Key]bool{}}
+				t = &tally{generation: generations[e.Key.Organization], posted: map[ledger.Key]bool{}}
 				tallies[e.Key.Organization] = t
 			}
 			t.add(e)

@@ -46,6 +46,11 @@ type Config struct {
 	ReassertAfter      time.Duration `envconfig:"REASSERT_AFTER" default:"168h" desc:"A count that was delivered so long ago is sent again when there is nothing else to send: the partner cannot be asked what it holds; 0: never."`
 	Linger             time.Duration `envconfig:"LINGER" default:"200ms" desc:"How long a changed figure waits for further changes before it is sent; 0: not at all."`
 
+	OEMAPIURL           string        `envconfig:"OEM_API_URL" desc:"Address of MSPCentric's OEM-API, such as https://sub.mspcentric.app/api, to read the status of integrations whose OEM token is known. Empty: it is not read."`
+	OEMClientID         string        `envconfig:"OEM_CLIENT_ID" desc:"The vendor's client id at the OEM-API."`
+	OEMClientSecretFile string        `envconfig:"OEM_CLIENT_SECRET_FILE" desc:"Path of a file with the vendor's client secret at the OEM-API."`
+	OEMPoll             time.Duration `envconfig:"OEM_POLL" default:"15m" desc:"How often statuses are read in the OEM-API; 0: never."`
+
 	FoldBatch   int           `envconfig:"FOLD_BATCH" default:"500" desc:"Most messages folded together, 1 to 1000."`
 	FoldWait    time.Duration `envconfig:"FOLD_WAIT" default:"100ms" desc:"Longest wait for a batch to fill."`
 	TooFarAhead time.Duration `envconfig:"TOO_FAR_AHEAD" default:"5m" desc:"An event whose time is later than this after its arrival is dead (too_far_ahead)."`
@@ -138,6 +143,9 @@ func (c *Config) check() []error {
 	complain(c.FloodLimit < 0, "FLOOD_LIMIT", "%d: want how many refusals in a row, or 0 for no limit", c.FloodLimit)
 	complain(c.ReassertAfter < 0, "REASSERT_AFTER", "%v: want 0 or more", c.ReassertAfter)
 	complain(c.Linger < 0, "LINGER", "%v: want 0 or more", c.Linger)
+	complain(c.OEMAPIURL != "" && c.OEMClientID == "", "OEM_CLIENT_ID", "want the vendor's client id, because %s_OEM_API_URL is set", envPrefix)
+	complain(c.OEMAPIURL != "" && c.OEMClientSecretFile == "", "OEM_CLIENT_SECRET_FILE", "want a path, because %s_OEM_API_URL is set", envPrefix)
+	complain(c.OEMPoll < 0, "OEM_POLL", "%v: want 0 or more", c.OEMPoll)
 	complain(c.FoldBatch < 1 || c.FoldBatch > 1000, "FOLD_BATCH", "%d: want 1 to 1000", c.FoldBatch)
 	complain(c.FoldWait <= 0, "FOLD_WAIT", "%v: want more than 0", c.FoldWait)
 	complain(c.TooFarAhead <= 0, "TOO_FAR_AHEAD", "%v: want more than 0", c.TooFarAhead)

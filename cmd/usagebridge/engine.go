@@ -144,12 +144,20 @@ func leased(err error) error {
 
 // run works until ctx ends, then stops gracefully.
 func (e *engine) run(ctx context.Context) error {
+	statuses, err := newPoll(e)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.worker.Run(ctx) })
 	group.Go(func() error { return e.follow(ctx) })
 	group.Go(func() error {
 		return e.app.broker.Hints(ctx, func(h broker.Hint) { e.worker.Probe(h.Vendor, h.Organization, h.Accounts...) })
 	})
+	group.Go(func() error { return e.app.broker.AnswerLanes(ctx, e.describeLane) })
+	if statuses != nil {
+		group.Go(func() error { return statuses.run(ctx) })
+	}
 	if e.app.embedded != nil {
 		group.Go(func() error { return endWhenStuck(ctx, e.ready) })
 	}

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			"exits":      exits,
 			"serving":    serving,
 			"append":     appendMessage,
-			"faults":     setFaults,
+			"partner":    callPartner,
 		},
 	})
 }
@@ -137,18 +137,22 @@ func appendMessage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(b.Append(context.Background(), args[0], nil, []byte(ts.ReadFile(args[1])), ""))
 }
 
-// faults FILE makes the partner fail as the plan in the file says.
-func setFaults(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: faults FILE")
+// partner METHOD PATH [FILE] calls the partner's control API, with the file as
+// the body; path is what comes after /sandbox/.
+func callPartner(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: partner METHOD PATH [FILE]")
 	}
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodPut, ts.Getenv("PARTNER")+"/sandbox/faults",
-		bytes.NewReader([]byte(ts.ReadFile(args[0]))))
+	var body []byte
+	if len(args) == 3 {
+		body = []byte(ts.ReadFile(args[2]))
+	}
+	request, err := http.NewRequestWithContext(context.Background(), args[0], ts.Getenv("PARTNER")+"/sandbox/"+args[1], bytes.NewReader(body))
 	ts.Check(err)
 	answer, err := http.DefaultClient.Do(request)
 	ts.Check(err)
 	ts.Check(answer.Body.Close())
-	if answer.StatusCode != http.StatusNoContent {
-		ts.Fatalf("the partner answered %s to the fault plan", answer.Status)
+	if answer.StatusCode/100 != 2 {
+		ts.Fatalf("the partner answered %s to %s", answer.Status, args)
 	}
 }
