@@ -52,11 +52,7 @@ func (p *partner) script(answer func(delivery.Task) delivery.Answer) {
 func (p *partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 	p.mu.Lock()
 	p.tape = append(p.tape, sent{t, time.Now()})
-	if p.under[t.Key] && t.Key.Kind != 0 {
-		p.failed("two calls under way for %s", t.Key)
-	}
-	p.under[t.Key] = true
-	p.widest = max(p.widest, len(p.under))
+	p.begin(t)
 	answer, took, began := p.answer, p.took, time.Now()
 	p.mu.Unlock()
 
@@ -73,13 +69,7 @@ func (p *partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.under, t.Key)
-	if a.Class == delivery.Accepted {
-		if t.Figure.Compare(p.holding[t.Key].Version) < 0 {
-			p.failed("%s: version %v after %v", t.Key, t.Figure.Version, p.holding[t.Key].Version)
-		}
-		p.holding[t.Key] = t.Figure
-	}
+	p.end(t, a)
 	a.At, a.Duration = time.Now(), time.Since(began)
 	return a
 }
@@ -109,8 +99,37 @@ func (p *partner) ReadAccounts(ctx context.Context, status string) (delivery.Sig
 func (p *partner) SendAccounts(ctx context.Context, tasks []delivery.Task) delivery.Answer {
 	p.mu.Lock()
 	p.bulks = append(p.bulks, len(tasks))
+	for _, t := range tasks[1:] {
+		p.begin(t)
+	}
 	p.mu.Unlock()
-	return p.Send(ctx, tasks[0])
+	a := p.Send(ctx, tasks[0])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range tasks[1:] {
+		p.end(t, a)
+	}
+	return a
+}
+
+// begin and end are what every call does to the partner; p is locked.
+func (p *partner) begin(t delivery.Task) {
+	if p.under[t.Key] && t.Key.Kind != 0 {
+		p.failed("two calls under way for %s", t.Key)
+	}
+	p.under[t.Key] = true
+	p.widest = max(p.widest, len(p.under))
+}
+
+func (p *partner) end(t delivery.Task, a delivery.Answer) {
+	delete(p.under, t.Key)
+	if a.Class != delivery.Accepted || t.Key.Kind == 0 {
+		return
+	}
+	if t.Figure.Compare(p.holding[t.Key].Version) < 0 {
+		p.failed("%s: version %v after %v", t.Key, t.Figure.Version, p.holding[t.Key].Version)
+	}
+	p.holding[t.Key] = t.Figure
 }
 
 // sees sets what can be read.

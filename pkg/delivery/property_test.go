@@ -30,6 +30,10 @@ type step struct {
 	took   time.Duration
 	record time.Duration
 	wait   time.Duration
+	lost   bool            // the generation rises with the link
+	can    [3]bool         // the partner can be read, takes accounts together, defers builds
+	status string          // as read
+	mapped map[string]bool // as read
 }
 
 func drawSteps(t *rapid.T) []step {
@@ -43,12 +47,16 @@ func drawSteps(t *rapid.T) []step {
 	steps := make([]step, rapid.IntRange(1, 60).Draw(t, "steps"))
 	for i := range steps {
 		steps[i] = step{
-			kind:   rapid.SampledFrom([]string{"set", "set", "set", "script", "link", "hint", "settled"}).Draw(t, "kind"),
+			kind:   rapid.SampledFrom([]string{"set", "set", "set", "script", "link", "hint", "settled", "again", "rebuild"}).Draw(t, "kind"),
 			key:    rapid.SampledFrom(keys).Draw(t, "key"),
 			units:  int64(rapid.IntRange(0, 3).Draw(t, "units")),
 			class:  rapid.SampledFrom(classes).Draw(t, "class"),
 			took:   time.Duration(rapid.IntRange(0, 3000).Draw(t, "took")) * time.Millisecond,
 			record: time.Duration(rapid.IntRange(0, 500).Draw(t, "record")) * time.Millisecond,
+			lost:   rapid.Bool().Draw(t, "lost"),
+			can:    [3]bool{rapid.Bool().Draw(t, "read"), rapid.Bool().Draw(t, "together"), rapid.Bool().Draw(t, "defers")},
+			status: rapid.SampledFrom([]string{"inactive", "mapping", "connected", ""}).Draw(t, "status"),
+			mapped: rapid.MapOf(rapid.SampledFrom([]string{account(0), account(1), account(2)}), rapid.Bool()).Draw(t, "mapped"),
 			wait:   rapid.SampledFrom([]time.Duration{0, 0, time.Millisecond, time.Second, time.Minute, time.Hour}).Draw(t, "wait"),
 			link: delivery.Link{
 				Ready: rapid.Bool().Draw(t, "ready"), Setup: rapid.Bool().Draw(t, "setup"), Paused: rapid.Bool().Draw(t, "paused"),
@@ -66,12 +74,17 @@ func (r *rig) do(w *watch, s step) {
 	case "script":
 		r.partner.mu.Lock()
 		r.answer, r.took = always(s.class), s.took
+		r.partner.status, r.partner.mapped = s.status, s.mapped
 		r.partner.mu.Unlock()
 		r.book.mu.Lock()
 		r.delay = s.record
 		r.book.mu.Unlock()
 	case "link":
-		w.link(s.link)
+		w.link(r, s)
+	case "again":
+		r.lane.Reassert(s.key)
+	case "rebuild":
+		r.lane.Rebuild(s.key)
 	case "hint":
 		r.lane.Probe(s.key.Account)
 	case "settled":
@@ -87,6 +100,8 @@ func (r *rig) do(w *watch, s step) {
 type watch struct {
 	*partner
 	lane *delivery.Lane
+
+	generation int // of the integration
 
 	mu      sync.Mutex
 	linked  time.Time // when the link was last changed
@@ -127,9 +142,38 @@ func (w *watch) look(t *delivery.Task) {
 	w.closed, w.noticed = s.Closed, now
 }
 
-func (w *watch) link(l delivery.Link) {
-	l.Partner = w
-	w.lane.SetLink(l)
+func (w *watch) ReadStatus(ctx context.Context) delivery.Answer {
+	w.look(&delivery.Task{Key: ledger.Key{Organization: organization}, Probe: true})
+	return w.partner.ReadStatus(ctx)
+}
+
+func (w *watch) ReadAccounts(ctx context.Context, status string) (delivery.Sight, delivery.Answer) {
+	w.look(&delivery.Task{Key: ledger.Key{Organization: organization}, Probe: true})
+	return w.partner.ReadAccounts(ctx, status)
+}
+
+func (w *watch) SendAccounts(ctx context.Context, tasks []delivery.Task) delivery.Answer {
+	w.look(&tasks[0])
+	return w.partner.SendAccounts(ctx, tasks)
+}
+
+// link replaces the link as the step has it; a partner that has lost everything
+// forgets what it held.
+func (w *watch) link(r *rig, s step) {
+	l := s.link
+	l.Partner, l.DefersBuild, l.Generation = w, s.can[2], w.generation
+	if s.can[0] {
+		l.Reader = w
+	}
+	if s.can[1] {
+		l.Bulk = w
+	}
+	if s.lost {
+		w.generation++
+		r.forget(l)
+	} else {
+		w.lane.SetLink(l)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.linked, w.closed = time.Now(), time.Time{}
@@ -144,19 +188,19 @@ func TestNoFigureIsLostWhateverThePartnerAnswers(t *testing.T) {
 		var failure string
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, func(format string, args ...any) { failure = fmt.Sprintf(format, args...) },
-				delivery.Config{Rate: 20, RetryMax: time.Minute, Attempts: 1000})
+				delivery.Config{Rate: 20, RetryMax: time.Minute, Attempts: 1000, Flood: 4, Reassert: time.Hour})
 			defer r.stop(nil)
 			w := &watch{partner: r.partner, lane: r.lane}
-			w.link(r.good())
+			w.link(r, step{link: r.good()})
 			for _, s := range steps {
 				r.do(w, s)
 			}
 			r.partner.mu.Lock()
 			r.answer = nil
 			r.partner.mu.Unlock()
-			link := r.good()
-			link.Credentials = "fresh"
-			w.link(link)
+			last := step{link: r.good()}
+			last.link.Credentials = "fresh"
+			w.link(r, last)
 			r.book.mu.Lock()
 			keys := make([]ledger.Key, 0, len(r.entries))
 			for key := range r.entries {
