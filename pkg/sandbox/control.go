@@ -27,6 +27,9 @@ func (s *Sandbox) controlHandler() http.Handler {
 	})
 	mux.HandleFunc("POST /sandbox/integrations/{name}/anomaly", s.postAnomaly)
 	mux.HandleFunc("POST /sandbox/integrations/{name}/inform", s.postInform)
+	mux.HandleFunc("GET /sandbox/integrations/{name}/oem-token", s.getOEMToken)
+	mux.HandleFunc("GET /sandbox/oem", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.OEM()) })
+	mux.HandleFunc("PUT /sandbox/oem", s.putOEM)
 	mux.HandleFunc("GET /sandbox/faults", s.getFaults)
 	mux.HandleFunc("PUT /sandbox/faults", s.putFaults)
 	mux.HandleFunc("DELETE /sandbox/faults", func(w http.ResponseWriter, _ *http.Request) {
@@ -34,8 +37,8 @@ func (s *Sandbox) controlHandler() http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		problem(w, http.StatusNotFound, fmt.Sprintf("%s %s is nothing this sandbox has; the Vendor-API is below %s, and a "+
-			"slash in an integration's name is written %%2F", r.Method, r.URL.EscapedPath(), BasePath))
+		problem(w, http.StatusNotFound, fmt.Sprintf("%s %s is nothing this sandbox has; the Vendor-API is below %s, the OEM-API "+
+			"below %s, and a slash in an integration's name is written %%2F", r.Method, r.URL.EscapedPath(), BasePath, OEMBasePath))
 	})
 	return mux
 }
@@ -74,8 +77,8 @@ func (s *Sandbox) getTape(w http.ResponseWriter, r *http.Request) {
 		for i := range part {
 			rec := &part[i]
 			after = rec.Sequence
-			if fits(q.Get("integration"), rec.Integration) && fits(q.Get("account"), rec.Account) &&
-				fits(q.Get("service"), rec.Service) && out.Encode(rec) != nil {
+			if fits(q.Get("integration"), rec.Integration) && fits(q.Get("organization"), rec.Organization) &&
+				fits(q.Get("account"), rec.Account) && fits(q.Get("service"), rec.Service) && out.Encode(rec) != nil {
 				return
 			}
 		}
@@ -169,6 +172,22 @@ func (s *Sandbox) postInform(w http.ResponseWriter, r *http.Request) {
 		finish(w, err)
 	default:
 		problem(w, http.StatusBadGateway, err.Error())
+	}
+}
+
+func (s *Sandbox) getOEMToken(w http.ResponseWriter, r *http.Request) {
+	token, err := s.OEMToken(r.PathValue("name"))
+	if err != nil {
+		finish(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"oemToken": token})
+}
+
+func (s *Sandbox) putOEM(w http.ResponseWriter, r *http.Request) {
+	var o OEM
+	if s.decode(w, r, &o) {
+		finish(w, s.SetOEM(o))
 	}
 }
 

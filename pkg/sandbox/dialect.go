@@ -85,38 +85,46 @@ func (s *Sandbox) read(w http.ResponseWriter, r *http.Request, path string) call
 	c := call{operation: OperationUnknown, dialect: dialectOf(r.Header)}
 	with := wires[c.dialect]
 	c.credentials, c.denied = with.credentials(r.Header)
-	// Read to the end in any case: net/http notices a client that goes away only after that.
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.config.BodyLimit))
+	body, unread := s.readBody(w, r)
 	if c.refused = with.route(&c, r, path); c.refused != nil {
 		return c
 	}
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		c.refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", tooLarge.Limit)
-	case err != nil:
-		c.refuse(http.StatusBadRequest, "the body could not be read to its end")
-	default:
+	if c.refused = unread; c.refused == nil {
 		with.parse(&c, body)
 	}
 	return c
 }
 
-func (c *call) refuse(status int, format string, args ...any) {
-	a := refuse(status, format, args...)
+// readBody reads the body whatever the rest of the request is: net/http notices a client
+// that goes away only after that.
+func (s *Sandbox) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.config.BodyLimit))
+	if err == nil {
+		return body, nil
+	}
+	a := refuse(http.StatusBadRequest, "the body could not be read to its end")
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		a = refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	return nil, &a
+}
+
+// refuse makes the answer a 400: the request has the wrong form.
+func (c *call) refuse(format string, args ...any) {
+	a := refuse(http.StatusBadRequest, format, args...)
 	c.refused = &a
 }
 
-// choose sets the operation that the method has on a path.
+// choose sets the operation that the method has on an escaped path.
 func (c *call) choose(method, path string, operations map[string]Operation) *answer {
 	if len(operations) == 0 {
-		a := refuse(http.StatusNotFound, "Cannot %s %s/%s", method, BasePath, path)
+		a := refuse(http.StatusNotFound, "Cannot %s %s", method, path)
 		return &a
 	}
 	operation, ok := operations[method]
 	if !ok {
 		allowed := slices.Sorted(maps.Keys(operations))
-		a := refuse(http.StatusMethodNotAllowed, "Cannot %s %s/%s: want %s", method, BasePath, path, strings.Join(allowed, " or "))
+		a := refuse(http.StatusMethodNotAllowed, "Cannot %s %s: want %s", method, path, strings.Join(allowed, " or "))
 		a.header = [2]string{"Allow", strings.Join(allowed, ", ")}
 		return &a
 	}

@@ -1,8 +1,9 @@
 // Package sandbox plays the billing partner: an in-memory server that speaks the
-// Vendor-API as a vendor's client meets it, in either of its dialects, with the human who
-// maps accounts, the rate limit, the refusals and the accidents of a network, the webhook
-// the partner sends, and a tape of everything that reached it. Tests assert on the tape;
-// people try the product against it without an account at the partner.
+// Vendor-API as a vendor's client meets it, in either of its dialects, and of the OEM-API
+// what lists integrations; with the human who maps accounts, the rate limit, the refusals
+// and the accidents of a network, the webhook the partner sends, and a tape of everything
+// that reached it. Tests assert on the tape; people try the product against it without an
+// account at the partner.
 //
 // It deliberately knows nothing of the program under test: it imports nothing of
 // ours, so that a misunderstanding of the partner cannot be shared by both sides.
@@ -48,6 +49,20 @@
 // mapping and counts: in pending a count is a 404 until its account and service are mapped,
 // and the first accepted one makes the integration active.
 //
+// The OEM-API, below [OEMBasePath]. An organization is the part of an integration's name after
+// the first slash, or all of a name without one; it has one token. Gradient has no such API: an
+// integration of that dialect is in no list, and has no token. Statuses are those of [Status],
+// or see [StatusWords].
+//
+//	POST  /integration/list   {"clientId":"…","clientSecret":"…","grantType":"client_credentials","scope":"vendor_manage","organizationOemToken":"…"}
+//	                          200 {"integrations":[{"id":"int-1","vendorId":"vendor-acme","integrationCredentialTemplate":[{"Vendor API key":""}],
+//	                          "integrationStatus":"mapping"}],"status":200,"message":"…"}
+//
+// A refusal of the OEM-API is {"status":…,"message":"…"}. Who is asking stands in the body, so
+// the order is another one: 404/405 route, 413 body too large, 400 no JSON object or a field
+// that is no string, 401 client, grant type or scope, 403 organization's token, 429 rate limit of
+// the organization, the fault plan; then success.
+//
 // # The control API
 //
 // Bodies are JSON; a name holds a slash and is one escaped segment: acme%2Fmsp-0042.
@@ -55,9 +70,9 @@
 //
 //	GET    /                                       a page for people
 //	GET    /sandbox/report[?integration=NAME]      see [Report]
-//	GET    /sandbox/tape[?integration=&account=&service=&after=SEQ]   NDJSON of [Record]
+//	GET    /sandbox/tape[?integration=&organization=&account=&service=&after=SEQ]   NDJSON of [Record]
 //	POST   /sandbox/integrations                   {"name":"acme/msp-0042","vendorToken":"v","partnerToken":"p","dialect":"gradient"}: all optional;
-//	                                               201 with the same fields and "integrationId"; missing tokens are drawn at random
+//	                                               201 with the same fields, "integrationId" and "oemToken"; missing tokens are drawn at random
 //	POST   /sandbox/integrations/{name}/human      {"action":"map","accounts":["a-17"],"services":"all"}, the same with "unmap", or {"action":"finish"}
 //	POST   /sandbox/integrations/{name}/status     {"status":"pending"}
 //	POST   /sandbox/integrations/{name}/reset      no body: the user disconnected, or pressed Authenticate again
@@ -67,6 +82,10 @@
 //	POST   /sandbox/integrations/{name}/inform     {"url":"http://127.0.0.1:8080/…","header":"X-Secret","secret":"s","times":5,"spelling":"config_upate",
 //	                                               "active":"string","shuffle":true,"seed":7}: sends the webhook, all but url optional, see [Inform];
 //	                                               200 {"answers":[202,…]}, 502 when a request got no answer
+//	GET    /sandbox/integrations/{name}/oem-token  200 {"oemToken":"…"}: its organization's, 404 in the Gradient dialect
+//	GET    /sandbox/oem                            200 {"clientId":"…","clientSecret":"…","statuses":"four"}: the client that the OEM-API lets in
+//	PUT    /sandbox/oem                            the same, what is left out stays; {"statuses":"none"} leaves integrationStatus out of
+//	                                               the lists, {"statuses":"three"} takes the older words
 //	GET    /sandbox/faults                         the plan in force
 //	PUT    /sandbox/faults                         {"seed":7,"rules":[{"name":"flaky","operation":"count","probability":0.1,
 //	                                               "effect":"status","status":503,"message":"try later","retryAfter":"2s"}]}; see [Rule]

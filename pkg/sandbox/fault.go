@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
-// Operation is one call of the Vendor-API.
+// Operation is one call of the Vendor-API or of the OEM-API.
 type Operation string
 
 // The operations. OperationUnknown is a request that is none of the others.
@@ -26,6 +27,10 @@ const (
 	OperationList         Operation = "list-accounts" // GET of accounts
 	OperationUpdate       Operation = "update-account"
 	OperationStatus       Operation = "status" // the vendor sets inactive or active
+
+	// These are of the OEM-API.
+
+	OperationOEMIntegrations Operation = "oem-integrations" // POST that lists an organization's integrations
 )
 
 // Effect is what a fault does to a request, after its latency.
@@ -67,6 +72,7 @@ type Rule struct {
 	// Name appears on the tape; "rule-1" and so on when empty.
 	Name string `json:"name,omitempty"`
 	// Operation, Integration, Account and Service say which requests match: "" or "*" is any.
+	// A request to the OEM-API matches by each integration of its organization.
 	Operation   Operation `json:"operation,omitempty"`
 	Integration string    `json:"integration,omitempty"`
 	Account     string    `json:"account,omitempty"`
@@ -171,9 +177,10 @@ func (r *Rule) validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch r.Operation {
 	case "", "*", OperationAccounts, OperationServices, OperationMapping, OperationCount,
-		OperationVendor, OperationOrganization, OperationList, OperationUpdate, OperationStatus:
+		OperationVendor, OperationOrganization, OperationList, OperationUpdate, OperationStatus, OperationOEMIntegrations:
 	default:
-		bad("operation %q: want accounts, services, mapping, count, vendor, organization, list-accounts, update-account, status or *",
+		bad("operation %q: want accounts, services, mapping, count, vendor, organization, list-accounts, update-account, status, "+
+			"oem-integrations or *",
 			string(r.Operation))
 	}
 	if !(r.Probability >= 0 && r.Probability <= 1) { // so written, it refuses NaN
@@ -258,12 +265,13 @@ func (f *faults) set(p Plan, now time.Time) {
 	}
 }
 
-// choose returns the rule that hits the call, nil for none, and the latency it costs.
-func (f *faults) choose(c *call, integration string, now time.Time) (*Rule, time.Duration) {
+// choose returns the rule that hits a call about the integrations, nil for none, and the
+// latency it costs.
+func (f *faults) choose(c *call, now time.Time, integrations ...string) (*Rule, time.Duration) {
 	age := now.Sub(f.since)
 	for i := range f.plan.Rules {
 		r := &f.plan.Rules[i]
-		if age < r.From || (r.Until != 0 && age >= r.Until) || !r.matches(c, integration) {
+		if age < r.From || (r.Until != 0 && age >= r.Until) || !r.matches(c, integrations) {
 			continue
 		}
 		f.seen[i]++
@@ -282,8 +290,9 @@ func (f *faults) choose(c *call, integration string, now time.Time) (*Rule, time
 	return nil, 0
 }
 
-func (r *Rule) matches(c *call, integration string) bool {
-	return fits(string(r.Operation), string(c.operation)) && fits(r.Integration, integration) &&
+func (r *Rule) matches(c *call, integrations []string) bool {
+	return fits(string(r.Operation), string(c.operation)) &&
+		slices.ContainsFunc(integrations, func(name string) bool { return fits(r.Integration, name) }) &&
 		fits(r.Account, c.account) && fits(r.Service, c.service)
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"unicode/utf8"
 )
@@ -89,6 +88,6 @@ func (f *fields) optional(name string, required bool) *string {
 // refuseWrong refuses the call for all its wrong fields at once.
 func (c *call) refuseWrong(f *fields) {
 	if len(f.wrong) > 0 {
-		c.refuse(http.StatusBadRequest, "%s", strings.Join(f.wrong, "; "))
+		c.refuse("%s", strings.Join(f.wrong, "; "))
 	}
 }

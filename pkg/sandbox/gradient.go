@@ -51,7 +51,7 @@ func routeGradient(c *call, r *http.Request, path string) *answer {
 	case fitsAll(segments, "service", "*", "count"):
 		operations = map[string]Operation{http.MethodPost: OperationCount}
 	}
-	if refused := c.choose(r.Method, path, operations); refused != nil {
+	if refused := c.choose(r.Method, BasePath+"/"+path, operations); refused != nil {
 		return refused
 	}
 	switch c.operation {
@@ -113,7 +113,7 @@ func parseGradient(c *call, body []byte) {
 	case OperationUpdate, OperationCount:
 		f, err := parseFields(body)
 		if err != nil {
-			c.refuse(http.StatusBadRequest, "%v", err)
+			c.refuse("%v", err)
 			return
 		}
 		if c.operation == OperationCount {
@@ -135,7 +135,7 @@ func (c *call) parseItems(body []byte) {
 	objects, isArray := []json.RawMessage{body}, bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("["))
 	if isArray {
 		if err := json.Unmarshal(body, &objects); err != nil {
-			c.refuse(http.StatusBadRequest, "the body is not JSON: %v", err)
+			c.refuse("the body is not JSON: %v", err)
 			return
 		}
 	}
@@ -227,9 +227,11 @@ type organization struct {
 
 func (it *item) property() property { return property{it.id, it.name, it.note} }
 
-// names cuts vendor/organization; a name without a slash serves for both.
-func (in *integration) names() (vendorName, organizationName string) {
-	vendorName, organizationName, ok := strings.Cut(in.name, "/")
+func (in *integration) names() (vendorName, organizationName string) { return cutName(in.name) }
+
+// cutName cuts vendor/organization; a name without a slash serves for both.
+func cutName(name string) (vendorName, organizationName string) {
+	vendorName, organizationName, ok := strings.Cut(name, "/")
 	if !ok {
 		organizationName = vendorName
 	}

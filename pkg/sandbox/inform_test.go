@@ -100,6 +100,22 @@ func TestAGradientWebhookHasTheStatusOfItsDialect(t *testing.T) {
 	}
 }
 
+func TestShuffledWebhooksKnowTheMomentsThatTheVendorsCallsMade(t *testing.T) {
+	p, r := start(t, sandbox.Config{}), receive(t, 200)
+	p.want(p.askForMapping(), 200)
+	if err := p.Finish(org); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Inform(t.Context(), org, sandbox.Inform{URL: r.URL, Active: sandbox.ActiveString, Times: 3, Shuffle: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"inactive", "mapping", "pending"} {
+		if !strings.Contains(strings.Join(r.bodies, ""), `"isIntegrationActive":"`+want+`"`) {
+			t.Errorf("got %q; want one that is %s", r.bodies, want)
+		}
+	}
+}
+
 func TestShuffledWebhooksRepeatAndReorderSnapshotsAsTheSeedSays(t *testing.T) {
 	p := start(t, sandbox.Config{})
 	for id := range strings.SplitSeq("abc", "") {

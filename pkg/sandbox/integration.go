@@ -11,7 +11,8 @@ import (
 
 // Integration is one vendor at one organization, and the two halves of its bearer token.
 type Integration struct {
-	// Name is vendor/organization where people read it; any text but "" and "*".
+	// Name is vendor/organization where people read it; any text but "" and "*". Without a
+	// slash it names both.
 	Name string `json:"name"`
 	// ID is the partner's own id; AddIntegration assigns it.
 	ID string `json:"integrationId,omitempty"`
@@ -20,6 +21,10 @@ type Integration struct {
 	PartnerToken string `json:"partnerToken"`
 	// Dialect is MSPCentric when empty.
 	Dialect Dialect `json:"dialect,omitempty"`
+	// OEMToken opens the organization, the part of the Name after the first slash, in the
+	// OEM-API: all its integrations share it. AddIntegration makes one up when the first of them
+	// names none. The Gradient dialect has none.
+	OEMToken string `json:"oemToken,omitempty"`
 }
 
 // String is the name alone: tokens do not belong in logs.
@@ -37,6 +42,9 @@ func (in Integration) validate() error {
 	}
 	if err := in.Dialect.validate(); err != nil {
 		return fmt.Errorf("integration %q: %w", in.Name, err)
+	}
+	if in.Dialect == Gradient && in.OEMToken != "" {
+		return fmt.Errorf("integration %q: the %s dialect has no OEM-API: leave the OEM token out", in.Name, Gradient)
 	}
 	return nil
 }
@@ -117,7 +125,8 @@ type integration struct {
 	name, id     string
 	dialect      Dialect
 	vendorToken  string
-	partnerToken string // empty: revoked
+	partnerToken string           // empty: revoked
+	organization *oemOrganization // nil in the Gradient dialect
 	auto         bool
 	humanDelay   time.Duration
 

@@ -40,7 +40,7 @@ func routeMSPCentric(c *call, r *http.Request, path string) *answer {
 	case len(segments) == 3 && segments[0] == "service" && segments[2] == "count":
 		operations = map[string]Operation{http.MethodPost: OperationCount}
 	}
-	if refused := c.choose(r.Method, path, operations); refused != nil {
+	if refused := c.choose(r.Method, BasePath+"/"+path, operations); refused != nil {
 		return refused
 	}
 	if c.operation == OperationCount {
@@ -55,7 +55,7 @@ func parseMSPCentric(c *call, body []byte) {
 	}
 	f, err := parseFields(body)
 	if err != nil {
-		c.refuse(http.StatusBadRequest, "%v", err)
+		c.refuse("%v", err)
 		return
 	}
 	switch c.operation {

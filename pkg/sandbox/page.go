@@ -18,6 +18,7 @@ const pageRecords = 20
 
 type pageData struct {
 	BasePath     string
+	OEMBasePath  string
 	Human        HumanMode
 	Integrations []pageRow
 	Faults       []Rule
@@ -56,7 +57,7 @@ func newPageRow(in IntegrationReport) pageRow {
 }
 
 func (s *Sandbox) page(w http.ResponseWriter, _ *http.Request) {
-	data := pageData{BasePath: BasePath, Human: s.config.Human, Faults: s.Faults().Rules, Newest: s.newest()}
+	data := pageData{BasePath: BasePath, OEMBasePath: OEMBasePath, Human: s.config.Human, Faults: s.Faults().Rules, Newest: s.newest()}
 	for _, in := range s.Report().Integrations {
 		data.Integrations = append(data.Integrations, newPageRow(in))
 	}

@@ -11,7 +11,7 @@ import (
 type Report struct {
 	// Integrations are sorted by name.
 	Integrations []IntegrationReport `json:"integrations"`
-	// Totals cover all integrations and the requests without a good token.
+	// Totals cover all integrations, the requests without a good token and the OEM-API.
 	Totals Totals `json:"totals"`
 }
 

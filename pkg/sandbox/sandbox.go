@@ -49,17 +49,21 @@ const (
 // Config describes a sandbox. The zero value is a partner without customers.
 type Config struct {
 	// Integrations exist from the start. Each needs its name and both tokens: what
-	// AddIntegration makes up for want of them could not be read back from here.
+	// AddIntegration makes up for want of them could not be read back from here. An OEM token
+	// can, by [Sandbox.OEMToken].
 	Integrations []Integration
 	// Human is HumanAuto when empty.
 	Human HumanMode
 	// HumanDelay is how long the automatic human takes, 0 or more.
 	HumanDelay time.Duration
+	// OEM is the client of the OEM-API; an id or a secret that is empty is made up, see [Sandbox.OEM].
+	OEM OEM
 	// NotReadyStatus answers a count before the status is pending: 409 (when zero), 403 or 400.
 	// What the real partner answers is published nowhere.
 	NotReadyStatus int
 	// RateLimit is how many requests an integration may make within any one second; 0 is no limit.
-	// What exceeds it gets 429 and does not count against it.
+	// What exceeds it gets 429 and does not count against it. The requests about one organization
+	// to the OEM-API have the same limit for themselves.
 	RateLimit int
 	// RetryAfterForm, when empty, is RetryAfterSeconds; for what exceeds the RateLimit of a
 	// Gradient integration RetryAfterNone. A fault rule may differ.
@@ -100,6 +104,9 @@ func (c Config) Validate() error {
 	if err := c.RetryAfterForm.validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if err := c.OEM.Statuses.validate(); err != nil {
+		errs = append(errs, fmt.Errorf("OEM client: %w", err))
+	}
 	if c.TapeLimit < 0 {
 		bad("tape limit %d: want records, 0 to keep all", c.TapeLimit)
 	}
@@ -111,7 +118,7 @@ func (c Config) Validate() error {
 
 func (c Config) validateIntegrations() error {
 	var errs []error
-	names, tokens := map[string]bool{}, map[string]bool{}
+	names, tokens, oem := map[string]bool{}, map[string]bool{}, newOEMTokens()
 	for i, in := range c.Integrations {
 		pair := in.VendorToken + ":" + in.PartnerToken
 		switch {
@@ -122,7 +129,7 @@ func (c Config) validateIntegrations() error {
 		case tokens[pair]:
 			errs = append(errs, fmt.Errorf("integration %d %q: an earlier one has the same pair of tokens", i+1, in.Name))
 		default:
-			errs = append(errs, in.validate())
+			errs = append(errs, in.validate(), oem.validate(in))
 		}
 		names[in.Name], tokens[pair] = true, true
 	}
@@ -147,15 +154,18 @@ type Sandbox struct {
 	control  http.Handler
 	done     chan struct{} // closed by Close: wakes requests that sleep in a fault
 
-	mu           sync.Mutex // guards all below
-	closed       bool
-	byName       map[string]*integration
-	byToken      map[string]*integration // vendorToken ":" partnerToken
-	vendorTokens map[string]bool
-	created      int // integrations ever made, for ids
-	faults       faults
-	tape         tape
-	totals       totals
+	mu            sync.Mutex // guards all below
+	closed        bool
+	byName        map[string]*integration
+	byToken       map[string]*integration // vendorToken ":" partnerToken
+	vendorTokens  map[string]bool
+	oem           OEM
+	organizations map[string]*oemOrganization // by name
+	byOEMToken    map[string]*oemOrganization
+	created       int // integrations ever made, for ids
+	faults        faults
+	tape          tape
+	totals        totals
 }
 
 // New builds a sandbox. It panics when c is invalid; a c that comes from outside
@@ -177,16 +187,19 @@ func New(c Config) *Sandbox {
 		c.Now = time.Now
 	}
 	s := &Sandbox{
-		config:       c,
-		now:          c.Now,
-		start:        c.Now(),
-		idPrefix:     "sbx-" + rand.Text()[:8] + "-",
-		done:         make(chan struct{}),
-		byName:       map[string]*integration{},
-		byToken:      map[string]*integration{},
-		vendorTokens: map[string]bool{},
-		tape:         tape{limit: uint64(c.TapeLimit)},
-		totals:       newTotals(),
+		config:        c,
+		now:           c.Now,
+		start:         c.Now(),
+		idPrefix:      "sbx-" + rand.Text()[:8] + "-",
+		done:          make(chan struct{}),
+		byName:        map[string]*integration{},
+		byToken:       map[string]*integration{},
+		vendorTokens:  map[string]bool{},
+		oem:           c.OEM.or(OEM{"client-" + rand.Text(), "secret-" + rand.Text(), FourStatuses}),
+		organizations: map[string]*oemOrganization{},
+		byOEMToken:    map[string]*oemOrganization{},
+		tape:          tape{limit: uint64(c.TapeLimit)},
+		totals:        newTotals(),
 	}
 	s.faults.set(c.Faults, s.start)
 	s.control = s.controlHandler()
@@ -210,25 +223,35 @@ func (s *Sandbox) Close() {
 	}
 }
 
-// Handler serves the partner's API below [BasePath], the control API below /sandbox/ and
-// the page. A request to be torn (see [ResetBefore]) panics with http.ErrAbortHandler
+// Handler serves the partner's APIs below [BasePath] and [OEMBasePath], the control API below
+// /sandbox/ and the page. A request to be torn (see [ResetBefore]) panics with http.ErrAbortHandler
 // when its ResponseWriter cannot be hijacked, as with httptest.ResponseRecorder and HTTP/2.
 func (s *Sandbox) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := s.idPrefix + strconv.FormatUint(s.lastID.Add(1), 10)
 		w.Header().Set("X-Request-Id", id)
 		// Not by a ServeMux: it would redirect ids like "a//b" instead of judging them.
-		path, ok := strings.CutPrefix(r.URL.EscapedPath(), BasePath)
-		if ok && (path == "" || path[0] == '/') {
-			s.serveVendorAPI(w, r, strings.TrimPrefix(path, "/"), id)
+		if path, ok := below(BasePath, r); ok {
+			s.serveVendorAPI(w, r, path, id)
+			return
+		}
+		if path, ok := below(OEMBasePath, r); ok {
+			s.serveOEMAPI(w, r, path, id)
 			return
 		}
 		s.control.ServeHTTP(w, r)
 	})
 }
 
+// below returns the escaped path of the request below base, and whether it is there at all.
+func below(base string, r *http.Request) (string, bool) {
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), base)
+	return strings.TrimPrefix(path, "/"), ok && (path == "" || path[0] == '/')
+}
+
 // AddIntegration makes the integration exist, in status inactive, and returns it with what
-// was made up for it. It returns [ErrConflict] when the name or the token pair is taken.
+// was made up for it. It returns [ErrConflict] when the name, the token pair or the OEM token
+// is taken, or the organization has another OEM token.
 func (s *Sandbox) AddIntegration(in Integration) (Integration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,7 +270,7 @@ func (s *Sandbox) AddIntegration(in Integration) (Integration, error) {
 	}
 	in.Dialect = cmp.Or(in.Dialect, MSPCentric)
 	in.ID = fmt.Sprintf("int-%d", n)
-	if err := s.add(in); err != nil {
+	if err := s.add(&in); err != nil {
 		return Integration{}, err
 	}
 	s.created = n

@@ -387,6 +387,15 @@ func serve(t *testing.T, sb *sandbox.Sandbox, method, path, body string) *httpte
 	return rec
 }
 
+// serveOEM lists integrations without a server.
+func serveOEM(t *testing.T, sb *sandbox.Sandbox, body string) *httptest.ResponseRecorder {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, sandbox.OEMBasePath+"/integration/list", strings.NewReader(body))
+	rec := httptest.NewRecorder()
+	sb.Handler().ServeHTTP(rec, req)
+	return rec
+}
+
 // record makes n records as cheaply as a request can.
 func record(t *testing.T, sb *sandbox.Sandbox, n int) {
 	t.Helper()

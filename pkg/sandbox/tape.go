@@ -12,9 +12,11 @@ type Record struct {
 	// Sequence counts from 1 without gaps.
 	Sequence uint64    `json:"sequence"`
 	Time     time.Time `json:"time"`
-	// Integration is empty when the token is none of any integration.
-	Integration string    `json:"integration"`
-	Operation   Operation `json:"operation"`
+	// Integration is empty when the token is none of any integration, and in the OEM-API,
+	// where a request is about an Organization; that one is empty when the request was not let in.
+	Integration  string    `json:"integration"`
+	Organization string    `json:"organization,omitempty"`
+	Operation    Operation `json:"operation"`
 	// Account and Service are the vendor's ids as far as the request names them.
 	Account string `json:"account,omitempty"`
 	Service string `json:"service,omitempty"`

@@ -17,6 +17,9 @@ func (s *Sandbox) IssueTokens(name string) (Integration, error) {
 			Name: in.name, ID: in.id, Dialect: in.dialect,
 			VendorToken: in.vendorToken, PartnerToken: in.partnerToken,
 		}
+		if in.organization != nil {
+			out.OEMToken = in.organization.token
+		}
 		return nil
 	})
 	return out, err
@@ -41,8 +44,8 @@ func (s *Sandbox) SetAnomaly(name string, on bool) error {
 	})
 }
 
-// add puts a new integration where names and tokens find it.
-func (s *Sandbox) add(in Integration) error {
+// add puts a new integration where names and tokens find it, or changes nothing.
+func (s *Sandbox) add(in *Integration) error {
 	credentials := in.VendorToken + ":" + in.PartnerToken
 	if s.byName[in.Name] != nil {
 		return fmt.Errorf("add integration %q: %w: the name is taken", in.Name, ErrConflict)
@@ -50,7 +53,10 @@ func (s *Sandbox) add(in Integration) error {
 	if other := s.byToken[credentials]; other != nil {
 		return fmt.Errorf("add integration %q: %w: %q has the same pair of tokens", in.Name, ErrConflict, other.name)
 	}
-	it := newIntegration(in, s.config.Human == HumanAuto, s.config.HumanDelay)
+	it := newIntegration(*in, s.config.Human == HumanAuto, s.config.HumanDelay)
+	if err := s.join(in, it); err != nil {
+		return fmt.Errorf("add integration %q: %w", in.Name, err)
+	}
 	s.byName[in.Name], s.byToken[credentials], s.vendorTokens[in.VendorToken] = it, it, true
 	return nil
 }

@@ -31,6 +31,8 @@ type call struct {
 	update      itemUpdate
 	status      Status // to be set
 	unmappedToo bool   // to be listed
+
+	organization *oemOrganization // whom a call to the OEM-API is about, once it is let in
 }
 
 // answer is what the client shall be told.
@@ -117,12 +119,16 @@ func (s *Sandbox) admit(c *call) (*integration, *Rule, time.Duration, *verdict) 
 			in.dialect, wires[in.dialect].tokenHeader))
 	}
 	if wait := in.window.admit(s.config.RateLimit, now.Sub(s.start)); wait > 0 {
-		a := refuse(http.StatusTooManyRequests, "more than %d requests within one second", s.config.RateLimit)
-		a.header = retryAfter(wait, cmp.Or(s.config.RetryAfterForm, in.dialect.retryAfterForm()), now)
-		return early(a)
+		return early(s.tooFast(wait, in.dialect, now))
 	}
-	rule, latency := s.faults.choose(c, in.name, now)
+	rule, latency := s.faults.choose(c, now, in.name)
 	return in, rule, latency, nil
+}
+
+func (s *Sandbox) tooFast(wait time.Duration, d Dialect, now time.Time) answer {
+	a := refuse(http.StatusTooManyRequests, "more than %d requests within one second", s.config.RateLimit)
+	a.header = retryAfter(wait, cmp.Or(s.config.RetryAfterForm, d.retryAfterForm()), now)
+	return a
 }
 
 // sleep passes a fault's latency, unless the client or the sandbox goes away first.
@@ -139,12 +145,11 @@ func (s *Sandbox) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// judge decides a call and makes it take effect.
+// judge decides a call and makes it take effect. A call to the OEM-API is about no integration.
 func (s *Sandbox) judge(ctx context.Context, c *call, in *integration, rule *Rule) *verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	in.settle(now)
 	v := &verdict{rule: rule}
 	effect := Delay
 	if rule != nil {
@@ -164,7 +169,6 @@ func (s *Sandbox) judge(ctx context.Context, c *call, in *integration, rule *Rul
 		v.answer = s.ruleAnswer(rule, now)
 	default:
 		v.answer = s.apply(c, in, now)
-		in.remember()
 		v.accepted = v.answer.status < 300
 		if effect == StatusAfter {
 			v.answer = s.ruleAnswer(rule, now)
@@ -179,6 +183,11 @@ func (s *Sandbox) judge(ctx context.Context, c *call, in *integration, rule *Rul
 
 // apply is the partner without faults.
 func (s *Sandbox) apply(c *call, in *integration, now time.Time) answer {
+	if c.operation == OperationOEMIntegrations {
+		return c.organization.listIntegrations(s.oem.Statuses, now)
+	}
+	in.settle(now)
+	defer in.remember()
 	if c.refused != nil {
 		return *c.refused
 	}
@@ -217,6 +226,9 @@ func (s *Sandbox) record(c *call, in *integration, v *verdict, now time.Time) {
 	}
 	if v.rule != nil {
 		r.Fault = v.rule.Name
+	}
+	if c.organization != nil {
+		r.Organization = c.organization.name
 	}
 	callsOfKey := 0
 	if in != nil {
