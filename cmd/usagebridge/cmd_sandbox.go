@@ -67,7 +67,7 @@ type sandboxOptions struct {
 }
 
 func (o *sandboxOptions) config() (sandbox.Config, error) {
-	config := sandbox.Config{HumanDelay: o.humanDelay, RateLimit: o.rateLimit}
+	config := sandbox.Config{Dialect: sandbox.Dialect(o.dialect), HumanDelay: o.humanDelay, RateLimit: o.rateLimit}
 	switch o.human {
 	case "auto":
 		config.Human = sandbox.HumanAuto
@@ -85,7 +85,7 @@ func (o *sandboxOptions) config() (sandbox.Config, error) {
 		if err := errors.Join(vendorErr, partnerErr); err != nil {
 			return config, usageError{err}
 		}
-		config.Integrations = append(config.Integrations, sandbox.Integration{Name: name, Dialect: sandbox.Dialect(o.dialect), VendorToken: vendorToken, PartnerToken: partnerToken})
+		config.Integrations = append(config.Integrations, sandbox.Integration{Name: name, VendorToken: vendorToken, PartnerToken: partnerToken})
 	}
 	if o.faultFile != "" {
 		data, err := os.ReadFile(o.faultFile)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 )
 
@@ -231,7 +232,10 @@ func decodeStrict(text []byte, v any) error {
 	case errors.Is(err, io.EOF):
 		return errors.New("it is empty; want a JSON object")
 	case errors.As(err, &wrongType):
-		return fmt.Errorf("field %q is a JSON %s; want what fits a Go %s", wrongType.Field, wrongType.Value, wrongType.Type)
+		if wrongType.Field == "" {
+			return fmt.Errorf("it is a JSON %s; want %s", wrongType.Value, inJSON(wrongType.Type))
+		}
+		return fmt.Errorf("field %q is a JSON %s; want %s", wrongType.Field, wrongType.Value, inJSON(wrongType.Type))
 	case err != nil:
 		return err
 	}
@@ -239,6 +243,24 @@ func decodeStrict(text []byte, v any) error {
 		return errors.New("it goes on after its JSON value")
 	}
 	return nil
+}
+
+// inJSON says what a Go type is in JSON.
+func inJSON(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return inJSON(t.Elem())
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	default:
+		return "a number"
+	}
 }
 
 // finish answers a call that returns nothing but an error.

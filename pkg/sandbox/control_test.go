@@ -65,6 +65,8 @@ func TestControlErrorsSayWhatWouldBeRight(t *testing.T) {
 		{"POST", control + "/human", ``, 400, "it is empty"},
 		{"POST", control + "/status", `{"status":"active"}`, 400, "want inactive, mapping, pending or connected"},
 		{"POST", control + "/status", `{"state":"pending"}`, 400, `unknown field \"state\"`},
+		{"POST", control + "/status", `[]`, 400, `it is a JSON array; want an object`},
+		{"POST", control + "/anomaly", `{"on":"yes"}`, 400, `field \"on\" is a JSON string; want true or false`},
 		{"POST", control + "/status", `{"status":7}`, 400, `field \"status\" is a JSON number`},
 		{"POST", control + "/status", `{"status":"pending"} {}`, 400, "goes on after"},
 		{"POST", control + "/status", `{"status":"` + strings.Repeat("x", 300) + `"}`, 413, "300 bytes"},

@@ -197,7 +197,8 @@ type listedAccount struct {
 	MappingID *string `json:"mappingId"`
 }
 
-// sku is a service as the vendor shows it: clients read either id.
+// sku is a service as the vendor shows it. Its other id is the platform's own: a client that
+// takes it for the vendor's posts counts for what nobody knows.
 type sku struct {
 	OldID string `json:"_id"`
 	property
@@ -247,7 +248,7 @@ func (in *integration) showVendor() answer {
 	name, _ := in.names()
 	v := vendor{OldID: in.vendorID(), ID: in.vendorID(), Name: name, OrganizationID: in.organizationID(), SKUs: []sku{}}
 	for _, it := range in.services.order {
-		v.SKUs = append(v.SKUs, sku{OldID: it.id, property: it.property(), Category: "other", Subcategory: "other"})
+		v.SKUs = append(v.SKUs, sku{OldID: "sku-" + it.id, property: it.property(), Category: "other", Subcategory: "other"})
 	}
 	return answer{status: http.StatusOK, message: "vendor", data: v}
 }

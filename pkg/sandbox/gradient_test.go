@@ -132,7 +132,7 @@ func TestAGradientVendorListsAccountsAndSkus(t *testing.T) {
 	p.wantJSON(p.call("GET", "/organization/accounts?returnUnmapped=false", ""), 200, "["+b+"]")
 	p.want(p.call("GET", "/organization/accounts?returnUnmapped=0", ""), 400, "want true or false")
 	const vendor = `{"status":200,"message":"vendor","data":{"_id":"vendor-acme","id":"vendor-acme","name":"acme","description":"",
-		"organizationId":"organization-int-1","skus":[{"_id":"s","id":"s","name":"S","description":"d","category":"other","subcategory":"other"}]}}`
+		"organizationId":"organization-int-1","skus":[{"_id":"sku-s","id":"s","name":"S","description":"d","category":"other","subcategory":"other"}]}}`
 	p.wantJSON(p.call("GET", "/", ""), 200, vendor)
 	p.wantJSON(p.call("GET", "", ""), 200, vendor) // clients leave the slash out
 }
@@ -315,5 +315,18 @@ func TestTheAutomaticHumanMapsForGradientUnlessItIsSetInactive(t *testing.T) {
 	now.Advance(time.Minute)
 	if in, _ := p.ReportOf(org); !in.Accounts[0].Mapped || in.Accounts[1].Mapped || in.Accounts[2].Mapped {
 		t.Errorf("got accounts %+v; want a mapped, b and c left alone", in.Accounts)
+	}
+}
+
+func TestAnIntegrationWithoutADialectHasTheSandboxs(t *testing.T) {
+	for configured, want := range map[sandbox.Dialect]sandbox.Dialect{
+		"": sandbox.MSPCentric, sandbox.MSPCentric: sandbox.MSPCentric, sandbox.Gradient: sandbox.Gradient,
+	} {
+		s := sandbox.New(sandbox.Config{Dialect: configured})
+		made, err := s.AddIntegration(sandbox.Integration{Name: "acme/m"})
+		if err != nil || made.Dialect != want {
+			t.Errorf("configured %q: got %q and %v, want %q", configured, made.Dialect, err, want)
+		}
+		s.Close()
 	}
 }

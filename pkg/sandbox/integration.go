@@ -19,7 +19,7 @@ type Integration struct {
 	// VendorToken must not contain a colon, which separates it from the PartnerToken.
 	VendorToken  string `json:"vendorToken"`
 	PartnerToken string `json:"partnerToken"`
-	// Dialect is MSPCentric when empty.
+	// Dialect is that of [Config.Dialect] when empty.
 	Dialect Dialect `json:"dialect,omitempty"`
 	// OEMToken opens the organization, the part of the Name after the first slash, in the
 	// OEM-API: all its integrations share it. AddIntegration makes one up when the first of them

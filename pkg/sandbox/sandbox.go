@@ -52,6 +52,8 @@ type Config struct {
 	// AddIntegration makes up for want of them could not be read back from here. An OEM token
 	// can, by [Sandbox.OEMToken].
 	Integrations []Integration
+	// Dialect of integrations that name none; MSPCentric when empty.
+	Dialect Dialect
 	// Human is HumanAuto when empty.
 	Human HumanMode
 	// HumanDelay is how long the automatic human takes, 0 or more.
@@ -100,6 +102,9 @@ func (c Config) Validate() error {
 	}
 	if c.RateLimit < 0 {
 		bad("rate limit %d: want requests per second, 0 for none", c.RateLimit)
+	}
+	if err := c.Dialect.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := c.RetryAfterForm.validate(); err != nil {
 		errs = append(errs, err)
@@ -265,10 +270,10 @@ func (s *Sandbox) AddIntegration(in Integration) (Integration, error) {
 	if in.PartnerToken == "" {
 		in.PartnerToken = "partner-" + rand.Text()
 	}
+	in.Dialect = cmp.Or(in.Dialect, s.config.Dialect, MSPCentric)
 	if err := in.validate(); err != nil {
 		return Integration{}, err
 	}
-	in.Dialect = cmp.Or(in.Dialect, MSPCentric)
 	in.ID = fmt.Sprintf("int-%d", n)
 	if err := s.add(&in); err != nil {
 		return Integration{}, err
