@@ -21,7 +21,8 @@ import (
 func (c *cli) integrationsCommand() *cobra.Command {
 	return group("integrations", "Integrations: one vendor with one organization each",
 		c.integrationsAdd(), c.integrationsList(), c.integrationsShow(),
-		c.integrationsPause(), c.integrationsResume(), c.integrationsResync(), c.integrationsCredentials())
+		c.integrationsPause(), c.integrationsResume(), c.integrationsResync(), c.integrationsCredentials(),
+		c.integrationsTest(), c.integrationsMapping())
 }
 
 // newIntegration is what a person says of an integration to be added.
@@ -34,7 +35,7 @@ type newIntegration struct {
 
 func (c *cli) integrationsAdd() *cobra.Command {
 	var n newIntegration
-	var vendorFile, partnerFile string
+	var vendorFile, partnerFile, oemFile string
 	cmd := &cobra.Command{
 		Use:   "add VENDOR/ORGANIZATION",
 		Short: "Add an integration; its tokens are stored as ciphertext",
@@ -47,10 +48,13 @@ func (c *cli) integrationsAdd() *cobra.Command {
 			if n.vendor, n.organization, err = parseIntegration(args[0]); err != nil {
 				return err
 			}
-			var vendorErr, partnerErr error
+			var vendorErr, partnerErr, oemErr error
 			n.vendorToken, vendorErr = tokenFrom("--vendor-token-file", vendorFile)
 			n.partnerToken, partnerErr = tokenFrom("--partner-token-file", partnerFile)
-			if err := errors.Join(vendorErr, partnerErr); err != nil {
+			if oemFile != "" {
+				n.oemToken, oemErr = tokenFrom("--oem-token-file", oemFile)
+			}
+			if err := errors.Join(vendorErr, partnerErr, oemErr); err != nil {
 				return usageError{err}
 			}
 			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
@@ -67,6 +71,7 @@ func (c *cli) integrationsAdd() *cobra.Command {
 	flags.StringVar(&n.apiURL, "api-url", "", "the API's address, such as https://sub.mspcentric.app/api; /vendor-api is appended")
 	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")
 	flags.StringVar(&partnerFile, "partner-token-file", "", "file with the partner token")
+	flags.StringVar(&oemFile, "oem-token-file", "", "file with the organization's OEM token, with which its status can be read (default: none)")
 	flags.StringVar(&n.status, "status", string(status.Inactive), "where the integration stands at the partner: inactive, mapping, pending or connected")
 	return cmd
 }

@@ -103,3 +103,51 @@ func TestAPartnerThatAlwaysBuildsIsAskedForNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingIsRebuiltWhenACountIsAboutToGo(t *testing.T) {
+	deferring(t, func(t *testing.T, r *rig) {
+		keys := r.synced(t, 3)
+		before := len(r.calls())
+		r.fold(keys[0], 6)
+		r.lane.Wake(keys[0])
+		r.lane.Rebuild(keys[1])
+		after(time.Minute)
+		calls := r.calls()[before:]
+		if len(calls) != 1 || calls[0].Key != keys[0] || calls[0].NoBuild {
+			t.Errorf("calls: got %+v, want the new figure alone, building", calls)
+		}
+	})
+}
+
+func TestABuildThatOthersMayHaveOvertakenIsMadeAgain(t *testing.T) {
+	deferring(t, func(t *testing.T, r *rig) {
+		keys := r.counts(3)
+		probed, burst, last := keys[0], keys[1], keys[2]
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key == probed || task.Key == last {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.set(5, probed)
+		after(time.Minute)
+		// The probe is a long call that builds; while it is under way another
+		// count is taken without a build, and the one behind it fails.
+		r.partner.took = 10 * time.Second
+		r.lane.Probe(probed.Account)
+		after(time.Second)
+		r.partner.took = 100 * time.Millisecond
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key == last {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.set(5, burst, last)
+		after(time.Minute)
+		calls := r.calls("count")
+		if final := calls[len(calls)-1]; final.NoBuild || final.Key != burst || !final.Again {
+			t.Errorf("the last call is %+v, want the one that was taken without a build once more", final.Task)
+		}
+	})
+}

@@ -101,6 +101,29 @@ func TestCountsAreSentAgainAfterAWeekWhenThereIsNothingElse(t *testing.T) {
 	})
 }
 
+func TestOldCountsAreSentOneAtATimeAndTheLastOneBuilds(t *testing.T) {
+	virtual(t, delivery.Config{Reassert: time.Hour}, func(t *testing.T, r *rig) {
+		link := r.good()
+		link.DefersBuild = true
+		r.lane.SetLink(link)
+		keys := r.synced(t, 6)
+		before := len(r.calls())
+		after(2 * time.Hour)
+		r.partner.mu.Lock()
+		r.partner.widest, r.partner.took = 0, time.Second
+		r.partner.mu.Unlock()
+		r.lane.Reassert(keys...)
+		after(time.Minute)
+		calls := r.calls()[before:]
+		if got := builds(calls); len(calls) != 6 || len(got) != 1 || got[0] != 5 {
+			t.Errorf("of %d calls these build: %v; want the last of six", len(calls), got)
+		}
+		if r.partner.widest != 1 {
+			t.Errorf("%d calls were under way at once, want 1", r.partner.widest)
+		}
+	})
+}
+
 func TestNothingIsAssertedThroughAHold(t *testing.T) {
 	virtual(t, delivery.Config{Reassert: time.Hour}, func(t *testing.T, r *rig) {
 		keys := r.synced(t, 5)
@@ -146,12 +169,15 @@ func TestAPersonWhoHasMappedOnlyAPartIsFoundOutWithoutWaitingForEachProbe(t *tes
 					return delivery.Answer{Class: delivery.NotFound}
 				}
 			}
-			return delivery.Answer{Class: delivery.Accepted}
+			return delivery.Answer{Class: delivery.Accepted, Existed: true}
 		})
-		r.set(5, keys...)
-		after(20 * time.Minute)
-		if got := r.states(); got[ledger.Held] != 40 || got[ledger.Dirty] != 0 {
-			t.Errorf("states after the first probe: got %v, want 40 held and the rest sent", got)
+		for round := range int64(3) { // the platform has it mapped anew each time
+			r.lane.SetLink(link)
+			r.set(round, keys...)
+			after(20 * time.Minute)
+			if got := r.states(); got[ledger.Held] != 40 || got[ledger.Dirty] != 0 {
+				t.Errorf("states after the first probe of round %d: got %v, want 40 held and the rest sent", round, got)
+			}
 		}
 	})
 }
@@ -163,6 +189,10 @@ func TestAPartnerThatFindsNothingIsNotAskedForEveryKey(t *testing.T) {
 		r.lane.SetLink(link)
 		r.script(always(delivery.NotFound))
 		r.set(5, r.counts(10_000)...)
+		after(2 * time.Hour)
+		if got := len(r.calls()); got < 52 || got > 55 {
+			t.Errorf("%d calls in two hours, want fifty at the first probe and one at each of the next", got)
+		}
 		after(30 * 24 * time.Hour)
 		if got := len(r.calls()); got > 199 {
 			t.Errorf("%d calls in a month, want fifty at first and then the probes", got)

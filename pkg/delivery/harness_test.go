@@ -266,6 +266,7 @@ type rig struct {
 	registry *prometheus.Registry
 	cancel   context.CancelCauseFunc
 	done     chan struct{}
+	host     *delivery.Host              // shared with other rigs, if any
 	cut      int                         // what Run said
 	may      atomic.Pointer[func() bool] // asked before each call; nil: it may begin
 

@@ -20,7 +20,7 @@ func sharing(t *testing.T, n int, h delivery.HostConfig, c delivery.Config, test
 			rigs[i] = newRig(t, t.Errorf, c)
 			defer rigs[i].stop(nil)
 			link := rigs[i].good()
-			link.Host = host
+			link.Host, rigs[i].host = host, host
 			rigs[i].lane.SetLink(link)
 		}
 		test(t, rigs)
@@ -80,6 +80,41 @@ func TestAllLanesTogetherKeepTheLimitOfTheHost(t *testing.T) {
 	}
 }
 
+func TestTurnsThatWereNotTakenAreNotSavedUp(t *testing.T) {
+	const rate = 10
+	sharing(t, 50, delivery.HostConfig{Rate: rate}, delivery.Config{Linger: -1}, func(t *testing.T, rigs []*rig) {
+		for _, r := range rigs {
+			r.set(5, r.counts(5)...)
+		}
+		after(time.Second / 2) // every lane waits for its turn now
+		pause := func(paused bool) {
+			for _, r := range rigs {
+				link := r.good()
+				link.Paused, link.Host = paused, r.host
+				r.lane.SetLink(link)
+			}
+		}
+		pause(true)
+		after(10 * time.Minute)
+		before := time.Now()
+		pause(false)
+		after(10 * time.Second)
+		perSecond := map[time.Duration]int{}
+		for _, r := range rigs {
+			for _, c := range r.calls() {
+				if c.at.After(before) {
+					perSecond[c.at.Sub(before).Truncate(time.Second)]++
+				}
+			}
+		}
+		for second, n := range perSecond {
+			if n > rate+1 { // one may be on the edge
+				t.Errorf("%d calls %v after the pause, want %d a second", n, second, rate)
+			}
+		}
+	})
+}
+
 func TestAHostThatIsDownIsTriedByOneLaneForAll(t *testing.T) {
 	config := delivery.Config{Linger: -1, RetryMax: 10 * time.Second}
 	sharing(t, 100, delivery.HostConfig{}, config, func(t *testing.T, rigs []*rig) {
@@ -111,6 +146,22 @@ func TestAHostThatIsDownIsTriedByOneLaneForAll(t *testing.T) {
 				t.Fatalf("lane %d has %d keys synced a minute after the end, want 101", i, got)
 			}
 		}
+	})
+}
+
+func TestCallsThatAreCutOffSayNothingOfTheHost(t *testing.T) {
+	sharing(t, 40, delivery.HostConfig{}, delivery.Config{Linger: -1}, func(t *testing.T, rigs []*rig) {
+		for _, r := range rigs[1:] {
+			r.partner.took = time.Minute
+			r.set(5, r.counts(3)...)
+		}
+		after(time.Second)
+		for _, r := range rigs[1:] {
+			r.stop(delivery.ErrFenced)
+		}
+		rigs[0].set(5, rigs[0].counts(1)...)
+		after(time.Millisecond)
+		rigs[0].wantCalls(t, "right behind calls that were cut off", 1)
 	})
 }
 

@@ -99,6 +99,78 @@ func TestAMappingThatComesAndGoesIsCheckedAtThePaceOfProbes(t *testing.T) {
 	})
 }
 
+func TestChecksComeAtGrowingIntervals(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		keys := r.synced(t, 1)
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			return delivery.Answer{Class: delivery.Accepted, Existed: true}
+		})
+		begun := time.Now()
+		for range 240 {
+			r.lane.Probe()
+			r.set(6, keys...)
+			after(time.Minute)
+		}
+		var got []time.Duration
+		for _, c := range r.calls("account") {
+			got = append(got, c.at.Sub(begun).Truncate(5*time.Minute))
+		}
+		want := []time.Duration{0, 15 * time.Minute, 45 * time.Minute, 105 * time.Minute, 225 * time.Minute}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("accounts were posted again after %v, want %v", got, want)
+		}
+	})
+}
+
+func TestAServiceThatIsNotMappedCostsNoMoreThanProbesThoughTheAccountIs(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.sees("connected", map[string]bool{"a0": true})
+		link := r.read()
+		link.Credentials = "fresh"
+		r.lane.SetLink(link)
+		r.posted("backup", "a0")
+		var keys []ledger.Key
+		for i := range 100 {
+			service := fmt.Sprint("s", i)
+			r.posted(service)
+			keys = append(keys, ledger.CountKey(organization, "a0", service))
+		}
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.set(5, keys...)
+		after(30 * 24 * time.Hour)
+		if got := len(r.calls("count")) - 100; got > 60 {
+			t.Errorf("%d calls in a month behind the first hundred, want about one a day", got)
+		}
+	})
+}
+
+func TestAnAccountThatIsKnownToExistGoesAlone(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.sees("mapping", map[string]bool{"a0": false, "a3": true})
+		link := r.read()
+		link.Bulk, link.Credentials = r.partner, "fresh"
+		r.lane.SetLink(link)
+		keys := make([]ledger.Key, 6)
+		for i := range keys {
+			keys[i] = ledger.AccountKey(organization, account(i))
+		}
+		r.set(0, keys...)
+		after(time.Minute)
+		if got := fmt.Sprint(r.bulks); got != "[4]" {
+			t.Errorf("accounts in each call for several: got %s, want the four that are not there", got)
+		}
+		r.wantCalls(t, "two alone, the others together", 3, "account")
+	})
+}
+
 func TestANewGenerationSendsCatalogAndCountsAgainInOrder(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		r.synced(t, 20)
@@ -206,6 +278,29 @@ func TestAReadThatFailsKeepsNothingFromBeingSent(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAReadThatComesTooFastIsMadeAgain(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.sees("connected", map[string]bool{"a0": true})
+		first := true
+		r.script(func(delivery.Task) delivery.Answer {
+			if first {
+				first = false
+				return delivery.Answer{Class: delivery.Throttled, RetryAfter: time.Minute}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		link := r.read()
+		link.Credentials = "fresh"
+		r.lane.SetLink(link)
+		r.set(5, r.counts(1)...)
+		after(30 * time.Second)
+		r.wantCalls(t, "while the gate is closed", 1)
+		after(time.Minute)
+		r.wantCalls(t, "reads", 3, "read")
+		r.wantCalls(t, "counts", 1, "count")
+	})
 }
 
 func TestAnAccountThatIsNotListedAnyMoreShowsTheLoss(t *testing.T) {

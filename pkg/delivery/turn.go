@@ -156,23 +156,17 @@ func (l *Lane) candidate(now time.Time) (t Task, due time.Duration, ok bool) {
 	return t, min(due, wait), ok
 }
 
-// leisure finds what is sent only when there is nothing else: the rebuild that
-// a failed call has left undone, and counts that were delivered long ago.
+// leisure finds what is sent only when there is nothing else: counts that were
+// delivered long ago, and the rebuild that a failed call has left undone.
 func (l *Lane) leisure(now time.Time) (t Task, wait time.Duration, ok bool) {
 	if l.holds(ledger.Count) {
 		return Task{}, idle, false
 	}
-	if t, wait, ok := l.rebuildTask(now); ok || wait < idle {
-		return t, wait, ok
-	}
-	if l.inflight > 0 {
-		return Task{}, idle, false
-	}
-	for {
-		i := l.queue.settled.first
-		if i == nil {
-			return Task{}, idle, false
+	for l.queue.settled.first != nil {
+		if l.inflight > 0 {
+			return Task{}, idle, false // one at a time
 		}
+		i := l.queue.settled.first
 		e, ok := l.book.Entry(i.key)
 		old := ok && e.State == ledger.Synced && now.Sub(time.Unix(0, e.Delivered.At)) >= l.config.Reassert
 		if old && l.config.Reassert > 0 && l.has(i.key.AccountKey()) && l.has(i.key.ServiceKey()) {
@@ -182,6 +176,7 @@ func (l *Lane) leisure(now time.Time) (t Task, wait time.Duration, ok bool) {
 		}
 		l.queue.drop(i.key)
 	}
+	return l.rebuildTask(now)
 }
 
 // holds says whether the hold of the lane concerns the kind. An integration
