@@ -27,10 +27,21 @@ func TestAFloodOfRefusalsStopsTheLaneAndAsksForAPause(t *testing.T) {
 		if got := len(r.rulings(delivery.Dead)); got > 24 {
 			t.Errorf("%d figures are dead after a day of pause, want no more", got)
 		}
-		r.script(nil)
+		told := r.told(delivery.Flooded)
+		one := true
+		r.script(func(delivery.Task) delivery.Answer {
+			if one {
+				one = false
+				return delivery.Answer{Class: delivery.Rejected}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
 		link.Paused = false
 		r.lane.SetLink(link)
 		after(time.Minute)
+		if got := r.told(delivery.Flooded); got != told {
+			t.Error("one refusal behind the pause counts as a flood")
+		}
 		if states := r.states(); states[ledger.Dirty] != 0 || states[ledger.Synced] < 1900 {
 			t.Errorf("states once it is resumed: got %v, want all sent that was not dead", states)
 		}

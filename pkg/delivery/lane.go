@@ -307,9 +307,7 @@ func (l *Lane) place(key ledger.Key) {
 			l.queue.drop(key)
 		}
 	case ledger.Synced, ledger.Failed:
-		if at != asserting {
-			l.queue.drop(key)
-		}
+		l.queue.drop(key)
 	}
 }
 

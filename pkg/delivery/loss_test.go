@@ -210,6 +210,29 @@ func TestANewGenerationSendsCatalogAndCountsAgainInOrder(t *testing.T) {
 	})
 }
 
+func TestInANewGenerationNoCountGoesBeforeItsAccountIsTaken(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.synced(t, 5)
+		r.partner.took = time.Second
+		before := len(r.calls())
+		r.forget(r.good())
+		after(time.Minute)
+		calls := r.calls()[before:]
+		began := map[ledger.Key]time.Time{}
+		for _, c := range calls {
+			began[c.Key] = c.at
+		}
+		for _, c := range calls {
+			if c.Key.Kind == ledger.Count && c.at.Sub(began[c.Key.AccountKey()]) < time.Second {
+				t.Errorf("%s went %v after its account, want it to wait for the answer", c.Key, c.at.Sub(began[c.Key.AccountKey()]))
+			}
+		}
+		if len(calls) != 11 {
+			t.Errorf("%d calls, want 11", len(calls))
+		}
+	})
+}
+
 func TestANewGenerationLiftsTheHoldForBadCredentials(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		keys := r.counts(1)
@@ -430,6 +453,12 @@ func TestAccountsThatAreRefusedTogetherGoAlone(t *testing.T) {
 		r.wantCalls(t, "one together and ten alone", 11)
 		if got := len(r.rulings(delivery.Dead)); got != 1 {
 			t.Errorf("%d are dead, want the bad one", got)
+		}
+		r.script(nil)
+		r.forget(link)
+		after(time.Minute)
+		if got := fmt.Sprint(r.bulks); got != "[10 9]" {
+			t.Errorf("accounts in each call for several: got %s, want those that were good together again in a new generation", got)
 		}
 	})
 }
