@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cli) syncCommand() *cobra.Command {
-	return group("sync", "What the partner has, and what it does not have yet", c.syncStatus(), c.syncLog())
+	return group("sync", "What the partner has, and what it does not have yet", c.syncStatus(), c.syncPreview(), c.syncLog())
 }
 
 // syncChoice says of what the status is wanted.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
@@ -30,7 +31,7 @@ type callChoice struct {
 }
 
 // verdicts are the words for what became of a call, as the log has them.
-var verdicts = []string{"delivered", "retry", "hold", "hold_all", "throttled", "unanswered", "dead"}
+var verdicts = []string{"delivered", "retry", "hold", "hold_all", "throttled", "unanswered", "split", "dead"}
 
 func (o *callChoice) parse(now time.Time) error {
 	if err := o.syncChoice.parse(); err != nil {
@@ -67,10 +68,10 @@ log reaches back 30 days, or as far as its size allows.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.vendor, "vendor", "", "only calls of this vendor")
 	flags.StringVar(&o.integration, "integration", "", "only calls of this vendor/organization")
-	flags.StringVar(&o.filter.Operation, "operation", "", "only account, service, count or mapping")
+	flags.StringVar(&o.filter.Operation, "operation", "", "only account, service, count, mapping or read")
 	flags.StringVar(&o.filter.Account, "account", "", "only calls that name this account")
 	flags.StringVar(&o.filter.Service, "service", "", "only calls that name this service")
-	flags.StringVar(&o.verdict, "verdict", "", "only calls that were taken for this: delivered, retry, hold, hold_all, throttled, unanswered or dead")
+	flags.StringVar(&o.verdict, "verdict", "", "only calls that were taken for this: delivered, retry, hold, hold_all, throttled, unanswered, split or dead")
 	flags.DurationVar(&o.since, "since", time.Hour, "how far to look back; 0: as far as the log reaches")
 	flags.BoolVar(&o.follow, "follow", false, "go on with what comes, until interrupted")
 	return cmd
@@ -173,9 +174,13 @@ func (c *cli) showCall(vendor string, call ledger.Call) error {
 	if call.Status != 0 {
 		status = strconv.Itoa(call.Status)
 	}
+	what := target(call)
+	if value != "" {
+		what += " = " + value
+	}
 	_, err := fmt.Fprintf(c.stdout, "%s  %s  %-7s  %s  attempt %d  %s  %s  %s\n",
 		call.At.UTC().Format("2006-01-02T15:04:05.000Z"), printable(vendor+"/"+call.Organization), call.Operation,
-		printable(target(call)+" = "+value), call.Attempt, status, call.Verdict, printable(call.Message))
+		printable(what), call.Attempt, status, call.Verdict, printable(call.Message))
 	return err
 }
 
@@ -184,8 +189,10 @@ func target(call ledger.Call) string {
 	switch {
 	case call.Account != "" && call.Service != "":
 		return call.Account + "/" + call.Service
-	case call.Operation == "mapping":
+	case call.Operation == delivery.OperationMapping:
 		return "catalog"
+	case call.Operation == delivery.OperationRead:
+		return "status and accounts"
 	}
 	return call.Account + call.Service
 }

@@ -176,7 +176,7 @@ func answered(e ledger.Entry, c ledger.Call) ledger.Entry {
 		return e.Hold(ledger.Unmapped, answer)
 	case delivery.Dead:
 		return e.Fail(sent, answer)
-	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.NotCounted:
+	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.Split, delivery.NotCounted:
 	}
 	return e
 }

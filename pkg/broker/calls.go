@@ -15,7 +15,7 @@ import (
 
 // CallFilter chooses lines of the sync log. Zero values choose everything.
 type CallFilter struct {
-	Operation string // account, service, count or mapping
+	Operation string // account, service, count, mapping or read
 	Account   string
 	Service   string
 	Since     time.Time // recorded at or after it

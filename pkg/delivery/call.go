@@ -18,7 +18,7 @@ func (l *Lane) call(ctx context.Context, t turn) {
 		o.Verdict = Verdict{Ruling: Split}
 	}
 	now := time.Now()
-	if o.Verdict.Ruling == Retry {
+	if o.Verdict.Ruling == Retry || len(t.tasks) > 1 {
 		o.Due = now.Add(max(fullJitter(first.Attempt, l.config.RetryMin, l.config.RetryMax), a.RetryAfter))
 	}
 	l.mu.Lock()
@@ -53,8 +53,7 @@ func (l *Lane) outcomes(t turn, o Outcome) []Outcome {
 	for i, task := range t.tasks {
 		outcomes[i] = o
 		outcomes[i].Task = task
-		if o.Verdict.Ruling == Retry && len(t.tasks) > 1 {
-			// Each has a budget of its own.
+		if len(t.tasks) > 1 && o.Verdict.Ruling != Split { // each has a budget of its own
 			outcomes[i].Verdict = Judge(task, o.Answer, l.config.Attempts)
 		}
 		switch {
@@ -103,36 +102,38 @@ func (l *Lane) send(ctx context.Context, t turn) (a Answer, s Sight, made bool) 
 // keeper of the status must hear. A stale answer is one to a call that began
 // under a former link: it says nothing of the integration as it is now.
 func (l *Lane) adapt(o Outcome, t turn, now time.Time) (news []Class) {
-	stale := t.epoch != l.epoch
 	lost := l.over(o, t, now)
-	tell := false
+	l.regulate(o, now)
+	if o.Verdict.Ruling == Dead && o.Answer.Class == Rejected && l.floods(now) {
+		news = append(news, Flooded)
+	}
+	if t.epoch != l.epoch {
+		return news
+	}
+	if l.learn(o, now) {
+		news = append(news, o.Answer.Class)
+	}
+	if lost {
+		news = append(news, Lost)
+	}
+	return news
+}
+
+// regulate changes gate and pace by what the answer says of the partner.
+func (l *Lane) regulate(o Outcome, now time.Time) {
 	switch o.Verdict.Ruling {
-	case Delivered:
+	case Delivered, HoldLane, HoldKey:
 		l.gate.answered()
-		tell = !stale && l.accepted(o.Task, now)
-	case HoldLane:
-		l.gate.answered()
-		tell = !stale && l.hold(o, now)
-	case HoldKey:
-		l.gate.answered()
-		if !stale {
-			l.notFound(o.Task, now)
-		}
 	case Wait:
 		if l.gate.throttle(o.Answer, now, l.config) {
 			l.pace.slow(now)
 		}
-	case Dead, Retry, Split:
-		if o.Answer.Class != Rejected {
-			l.gate.fail(o.Task.Key, o.Answer, now, l.config)
-			break
-		}
-		l.gate.answered()
-		if o.Verdict.Ruling == Dead && l.floods(now) {
-			news = append(news, Flooded)
-		}
-	case Unanswered:
-		if o.Answer.Class == Unavailable {
+	case Dead, Retry, Split, Unanswered:
+		switch o.Answer.Class {
+		case Rejected:
+			l.gate.answered()
+		case NotReady, NotFound, Suspected: // to a question
+		default:
 			l.gate.fail(o.Task.Key, o.Answer, now, l.config)
 		}
 	case NotCounted:
@@ -140,13 +141,21 @@ func (l *Lane) adapt(o Outcome, t turn, now time.Time) (news []Class) {
 	if o.Task.Probe && (o.Verdict.Ruling == Unanswered || o.Verdict.Ruling == Wait) {
 		l.probeAgain(now)
 	}
-	if tell {
-		news = append(news, o.Answer.Class)
+}
+
+// learn takes what the answer says of the integration, and says whether the
+// keeper of the status must hear of it.
+func (l *Lane) learn(o Outcome, now time.Time) (tell bool) {
+	switch o.Verdict.Ruling {
+	case Delivered:
+		return l.accepted(o.Task, now)
+	case HoldLane:
+		return l.hold(o, now)
+	case HoldKey:
+		l.notFound(o.Task, now)
+	case Dead, Retry, Split, Unanswered, Wait, NotCounted:
 	}
-	if lost && !stale {
-		news = append(news, Lost)
-	}
-	return news
+	return false
 }
 
 // over ends what the call was for, and says whether it has shown that the

@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -175,10 +176,8 @@ func TestAPersonWhoHasMappedOnlyAPartIsFoundOutWithoutWaitingForEachProbe(t *tes
 		r.lane.SetLink(link)
 		keys := r.counts(200)
 		r.script(func(task delivery.Task) delivery.Answer {
-			for _, key := range keys[:40] {
-				if task.Key == key {
-					return delivery.Answer{Class: delivery.NotFound}
-				}
+			if slices.Contains(keys[:40], task.Key) {
+				return delivery.Answer{Class: delivery.NotFound}
 			}
 			return delivery.Answer{Class: delivery.Accepted, Existed: true}
 		})

@@ -18,11 +18,15 @@ func sharing(t *testing.T, n int, h delivery.HostConfig, c delivery.Config, test
 		rigs := make([]*rig, n)
 		for i := range rigs {
 			rigs[i] = newRig(t, t.Errorf, c)
-			defer rigs[i].stop(nil)
 			link := rigs[i].good()
 			link.Host, rigs[i].host = host, host
 			rigs[i].lane.SetLink(link)
 		}
+		defer func() {
+			for _, r := range rigs {
+				r.stop(nil)
+			}
+		}()
 		test(t, rigs)
 	})
 }

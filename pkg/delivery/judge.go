@@ -56,12 +56,7 @@ func Judge(t Task, a Answer, budget int) Verdict {
 	case Suspected:
 		return Verdict{Ruling: HoldLane, Hold: ledger.Anomaly}
 	case NotFound:
-		if t.Key.Kind == ledger.Count {
-			return Verdict{Ruling: HoldKey, Hold: ledger.Unmapped}
-		}
-		// Posting an account cannot miss one: the address is wrong. Nothing
-		// that the vendor sent is at fault, so nothing of it may be dead.
-		return Verdict{Ruling: HoldLane, Hold: ledger.Anomaly}
+		return judgeNotFound(t)
 	case Throttled:
 		return Verdict{Ruling: Wait}
 	case Stopped:
@@ -71,7 +66,7 @@ func Judge(t Task, a Answer, budget int) Verdict {
 			return Verdict{Ruling: Retry}
 		}
 		return Verdict{Ruling: Dead, Dead: ReasonRejected}
-	case Unavailable:
+	case Unavailable, Lost, Flooded:
 		if t.Probe && t.Key.Kind != 0 {
 			return Verdict{Ruling: Unanswered} // a held key burns no attempts
 		}
@@ -80,6 +75,15 @@ func Judge(t Task, a Answer, budget int) Verdict {
 		return Verdict{Ruling: Dead, Dead: ReasonUndeliverable}
 	}
 	return Verdict{Ruling: Retry}
+}
+
+func judgeNotFound(t Task) Verdict {
+	if t.Key.Kind == ledger.Count {
+		return Verdict{Ruling: HoldKey, Hold: ledger.Unmapped}
+	}
+	// Posting an account cannot miss one: the address is wrong. Nothing that
+	// the vendor sent is at fault, so nothing of it may be dead.
+	return Verdict{Ruling: HoldLane, Hold: ledger.Anomaly}
 }
 
 // judgeQuestion judges the answer to a call that is made to learn something:
@@ -100,7 +104,7 @@ func judgeQuestion(t Task, a Answer) Verdict {
 		if t.Check {
 			return Verdict{Ruling: HoldLane, Hold: ledger.Anomaly}
 		}
-	case NotReady, Rejected, Unavailable:
+	case NotReady, Rejected, Unavailable, Lost, Flooded:
 	}
 	return Verdict{Ruling: Unanswered}
 }

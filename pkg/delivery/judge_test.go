@@ -52,3 +52,30 @@ func TestJudgeRulesOnEveryClassForEveryKind(t *testing.T) {
 		}
 	}
 }
+
+func TestAQuestionThatIsAnsweredBadlyCondemnsNothing(t *testing.T) {
+	unanswered := delivery.Verdict{Ruling: delivery.Unanswered}
+	anomaly := delivery.Verdict{Ruling: delivery.HoldLane, Hold: ledger.Anomaly}
+	type row struct{ read, check delivery.Verdict }
+	rows := map[delivery.Class]row{
+		delivery.Accepted:     {delivery.Verdict{Ruling: delivery.Delivered}, delivery.Verdict{Ruling: delivery.Delivered}},
+		delivery.NotReady:     {unanswered, unanswered},
+		delivery.NotFound:     {unanswered, anomaly},
+		delivery.Unauthorized: {delivery.Verdict{Ruling: delivery.HoldLane, Hold: ledger.Unauthorized}, delivery.Verdict{Ruling: delivery.HoldLane, Hold: ledger.Unauthorized}},
+		delivery.Suspected:    {unanswered, anomaly},
+		delivery.Throttled:    {delivery.Verdict{Ruling: delivery.Wait}, delivery.Verdict{Ruling: delivery.Wait}},
+		delivery.Unavailable:  {unanswered, unanswered},
+		delivery.Rejected:     {unanswered, unanswered},
+		delivery.Stopped:      {delivery.Verdict{Ruling: delivery.NotCounted}, delivery.Verdict{Ruling: delivery.NotCounted}},
+		"unheard of":          {unanswered, unanswered},
+	}
+	for class, want := range rows {
+		read, check := delivery.Task{Read: true, Attempt: 99}, delivery.Task{Key: ledger.AccountKey("m", "a"), Check: true, Attempt: 99}
+		if got := delivery.Judge(read, delivery.Answer{Class: class}, 3); got != want.read {
+			t.Errorf("%s to a read: got %+v, want %+v", class, got, want.read)
+		}
+		if got := delivery.Judge(check, delivery.Answer{Class: class}, 3); got != want.check {
+			t.Errorf("%s to a check: got %+v, want %+v", class, got, want.check)
+		}
+	}
+}

@@ -175,32 +175,24 @@ func (l *Lane) SetLink(link Link) {
 	l.mu.Lock()
 	old := l.link
 	l.link = link
-	renewed := link.Credentials != old.Credentials
 	forgotten := link.Generation != old.Generation
-	if renewed || forgotten {
-		if l.gate.hold == ledger.Unauthorized || l.gate.hold == ledger.Anomaly {
-			l.gate.lift()
-		}
-		l.gate.answered()
-		l.gate.closed = time.Time{}
-		l.look = look{calling: l.look.calling, begun: l.look.begun, wanted: true, first: link.Reader != nil}
-	}
+	anew := forgotten || link.Credentials != old.Credentials
+	opened := link.Ready && !old.Ready
 	if forgotten {
-		clear(l.posted)
-		clear(l.alone)
-		l.accounts, l.services = 0, 0
-		l.loss = loss{}
-		l.build.pending = ledger.Key{}
+		l.forget()
 	}
-	if link.Ready && !old.Ready && l.gate.hold == ledger.IntegrationNotReady {
+	if anew {
+		l.meet()
+	}
+	if opened && l.gate.hold == ledger.IntegrationNotReady {
 		l.gate.lift()
 		l.gate.trial = true
 	}
-	if renewed || forgotten || link.Setup != old.Setup {
+	if anew || link.Setup != old.Setup {
 		l.setup = setup{calling: l.setup.calling}
 		l.gate.catalog = false
 	}
-	if renewed || forgotten || link.Setup != old.Setup || link.Ready && !old.Ready {
+	if anew || link.Setup != old.Setup || opened {
 		l.epoch++
 	}
 	if old.Paused && !link.Paused {
@@ -216,6 +208,26 @@ func (l *Lane) SetLink(link Link) {
 	l.expectNotReady(now)
 	l.mu.Unlock()
 	l.nudge()
+}
+
+// forget drops what was known of a partner that has lost everything.
+func (l *Lane) forget() {
+	clear(l.posted)
+	clear(l.alone)
+	l.accounts, l.services = 0, 0
+	l.loss = loss{}
+	l.build.pending = ledger.Key{}
+}
+
+// meet begins with a partner of which, with new credentials or after a loss,
+// nothing is known.
+func (l *Lane) meet() {
+	if l.gate.hold == ledger.Unauthorized || l.gate.hold == ledger.Anomaly {
+		l.gate.lift()
+	}
+	l.gate.answered()
+	l.gate.closed = time.Time{}
+	l.look = look{calling: l.look.calling, begun: l.look.begun, wanted: true, first: l.link.Reader != nil}
 }
 
 // expectNotReady holds the lane when nothing else does and the link says that
@@ -285,29 +297,23 @@ func (l *Lane) place(key ledger.Key) {
 	if key.Kind != ledger.Count {
 		l.note(key, ok && e.PostedIn(l.link.Generation))
 	}
-	if !ok {
-		l.queue.drop(key)
-		return
+	if at == asserting {
+		l.queue.drop(key) // whatever is to be done now comes first
+		at = nowhere
 	}
-	switch e.State {
-	case ledger.Dirty, ledger.Sending:
-		// One that waits out a backoff has been released since: it is due sooner.
-		if at == nowhere || at == unmapped || at == timed || at == asserting {
-			l.queue.at(key, time.Now().Add(l.config.Linger))
-		}
-	case ledger.Retrying:
-		if at == nowhere || at == asserting {
+	switch {
+	case !ok, e.State == ledger.Synced, e.State == ledger.Failed, e.State == ledger.Held && e.Reason != ledger.Unmapped:
+		l.queue.drop(key)
+	case e.State == ledger.Held:
+		l.holdUnmapped(key, at)
+	case e.State == ledger.Retrying:
+		if at == nowhere {
 			l.queue.at(key, l.due(&e, time.Now()))
 			l.queue.tried(key)
 		}
-	case ledger.Held:
-		if e.Reason == ledger.Unmapped {
-			l.holdUnmapped(key, at)
-		} else {
-			l.queue.drop(key)
-		}
-	case ledger.Synced, ledger.Failed:
-		l.queue.drop(key)
+	case at == nowhere, at == unmapped, at == timed:
+		// One that waits out a backoff has been released since: it is due sooner.
+		l.queue.at(key, time.Now().Add(l.config.Linger))
 	}
 }
 
@@ -323,7 +329,7 @@ func (l *Lane) due(e *ledger.Entry, now time.Time) time.Time {
 }
 
 func (l *Lane) holdUnmapped(key ledger.Key, at place) {
-	if at != nowhere && at != asserting {
+	if at != nowhere {
 		return // there already, or released for a try of its own
 	}
 	now := time.Now()

@@ -76,6 +76,7 @@ func (l *Lane) looked(o Outcome, now time.Time) {
 		l.look.missed++
 		l.look.wanted = true
 		l.look.next = now.Add(max(halfJitter(l.look.missed, l.config.ProbeMin, l.config.ProbeMax), o.Answer.RetryAfter))
+	case HoldLane, HoldKey, Retry, Dead, Split:
 	}
 	l.look.first, l.look.at = false, now
 }

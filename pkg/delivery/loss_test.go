@@ -37,13 +37,11 @@ func TestACountThatIsNotFoundAnyMoreHasItsAccountPostedAgainToSeeWhetherItWasLos
 				keys := r.synced(t, 3)
 				before := len(r.calls())
 				r.script(func(task delivery.Task) delivery.Answer {
-					switch task.Key.Kind {
-					case ledger.Account:
-						return delivery.Answer{Class: delivery.Accepted, Existed: test.account}
-					case ledger.Service:
-						return delivery.Answer{Class: delivery.Accepted, Existed: test.service}
+					if task.Key.Kind == ledger.Count {
+						return delivery.Answer{Class: delivery.NotFound}
 					}
-					return delivery.Answer{Class: delivery.NotFound}
+					existed := task.Key.Kind == ledger.Account && test.account || task.Key.Kind == ledger.Service && test.service
+					return delivery.Answer{Class: delivery.Accepted, Existed: existed}
 				})
 				r.set(6, keys...)
 				after(time.Minute)
@@ -459,6 +457,26 @@ func TestAccountsThatAreRefusedTogetherGoAlone(t *testing.T) {
 		after(time.Minute)
 		if got := fmt.Sprint(r.bulks); got != "[10 9]" {
 			t.Errorf("accounts in each call for several: got %s, want those that were good together again in a new generation", got)
+		}
+	})
+}
+
+func TestEachAccountOfACallForSeveralHasARetryBudgetOfItsOwn(t *testing.T) {
+	virtual(t, delivery.Config{Attempts: 2, RetryMax: time.Second}, func(t *testing.T, r *rig) {
+		old, fresh := ledger.AccountKey(organization, "old"), ledger.AccountKey(organization, "fresh")
+		r.script(always(delivery.Unavailable))
+		r.set(0, old)
+		after(300 * time.Millisecond) // its first attempt
+		link := r.good()
+		link.Bulk, link.Paused = r.partner, true
+		r.lane.SetLink(link)
+		r.set(0, fresh)
+		after(time.Minute)
+		link.Paused = false
+		r.lane.SetLink(link)
+		after(time.Millisecond)
+		if states := fmt.Sprint(r.states(), r.bulks); states != fmt.Sprint(map[ledger.State]int{ledger.Failed: 1, ledger.Retrying: 1}, []int{2}) {
+			t.Errorf("states and calls for several: got %s, want the old one failed and the fresh one retrying", states)
 		}
 	})
 }

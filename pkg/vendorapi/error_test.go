@@ -90,7 +90,7 @@ func TestEvery2xxIsASuccess(t *testing.T) {
 
 func TestTheMappingAnswerTellsTheStatus(t *testing.T) {
 	body := `{"status":200,"message":"ok","data":{"integrationId":"i-9","status":"mapping"}}`
-	got, err := newClient(t, answer(200, body, "X-Request-Id", "r-1")).SetMapping(t.Context())
+	got, err := newClient(t, answer(200, body, "X-Request-Id", "r-1", "Date", "Sat, 21 Nov 2026 12:00:00 GMT")).SetMapping(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,10 @@ func TestTheMappingAnswerTellsTheStatus(t *testing.T) {
 		t.Errorf("got duration %s, want the time of the call", got.Duration)
 	}
 	got.Duration = 0
-	want := MappingResult{Result: Result{StatusCode: 200, RequestID: "r-1", Message: "ok"}, IntegrationID: "i-9", Status: "mapping"}
+	want := MappingResult{
+		Result:        Result{StatusCode: 200, RequestID: "r-1", Date: time.Date(2026, time.November, 21, 12, 0, 0, 0, time.UTC), Message: "ok"},
+		IntegrationID: "i-9", Status: "mapping",
+	}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

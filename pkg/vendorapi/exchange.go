@@ -36,6 +36,9 @@ type Result struct {
 	// RequestID is the partner's X-Request-Id, at most 128 printable bytes,
 	// empty when it sent none.
 	RequestID string
+	// Date is when the answer was made by the partner's own clock, to the second
+	// (RFC 9110, 6.6.1); zero when it did not tell.
+	Date time.Time
 	// Duration is the time from the first dial to the end of the answer.
 	Duration time.Duration
 	// Message is the partner's sentence, one line of at most 512 bytes, with
@@ -99,6 +102,7 @@ func (c *Client) exchange(ctx context.Context, op operation, body any) (Result, 
 	result := Result{
 		StatusCode: response.StatusCode,
 		RequestID:  c.secrets().requestID(response.Header.Get("X-Request-Id")),
+		Date:       dateOf(response.Header),
 		Duration:   time.Since(start),
 	}
 	failure := c.conclude(op, response, answer, &result)
@@ -110,6 +114,15 @@ func (c *Client) exchange(ctx context.Context, op operation, body any) (Result, 
 		return result, answer, failure
 	}
 	return result, answer, nil
+}
+
+// dateOf reads the header Date; one that cannot be read tells nothing.
+func dateOf(header http.Header) time.Time {
+	date, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return date.UTC()
 }
 
 // conclude completes the result by what the status and the body say, and makes the

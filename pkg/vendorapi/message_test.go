@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -62,6 +63,25 @@ func TestRequestIDsAreShortAndPrintable(t *testing.T) {
 		result, err := newClient(t, answer(201, "", "X-Request-Id", header)).PostCount(t.Context(), aCount)
 		if err != nil || result.RequestID != want {
 			t.Errorf("%q: got %q and error %v, want %q", header, result.RequestID, err, want)
+		}
+	}
+}
+
+func TestTheDateIsThatOfThePartnersClock(t *testing.T) {
+	noon := time.Date(2026, time.November, 21, 12, 0, 0, 0, time.UTC)
+	for header, want := range map[string]time.Time{
+		"":                                 {},
+		"yesterday":                        {},
+		"2026-11-21T12:00:00Z":             {},
+		"Sat, 21 Nov 2026 12:00:00 GMT":    noon,
+		"Saturday, 21-Nov-26 12:00:00 GMT": noon,
+		"Sat Nov 21 12:00:00 2026":         noon,
+	} {
+		for _, status := range []int{201, 401} {
+			result, _ := newClient(t, answer(status, "", "Date", header)).PostCount(t.Context(), aCount)
+			if result.StatusCode != status || !result.Date.Equal(want) {
+				t.Errorf("%q with %d: got %v with %d, want %v", header, status, result.Date, result.StatusCode, want)
+			}
 		}
 	}
 }
