@@ -16,6 +16,20 @@ import (
 
 func TestTheInformWebhookMakesAHeldCountGoLongBeforeTheNextProbe(t *testing.T) {
 	t.Parallel()
+	for name, who := range map[string]string{
+		"named by our id":         `"vendorOrganizationId":"m"`,
+		"named by the platform's": `"integrationId":"int-1"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hint(t, who)
+		})
+	}
+}
+
+// hint sends a hint about the organization that who names.
+func hint(t *testing.T, who string) {
+	t.Helper()
 	s := newCrashSite(t, sandbox.Plan{})
 	secret := filepath.Join(t.TempDir(), "inform.secret")
 	if err := os.WriteFile(secret, []byte("inf0rm-secret\n"), 0o600); err != nil {
@@ -43,13 +57,13 @@ func TestTheInformWebhookMakesAHeldCountGoLongBeforeTheNextProbe(t *testing.T) {
 	}
 	eventuallyTrue(t, time.Minute, "the person has mapped", func() bool { return status() == sandbox.Pending })
 
-	if got := s.informs(address, "wrong"); got != http.StatusNotFound {
+	if got := s.informs(address, "wrong", who); got != http.StatusNotFound {
 		t.Errorf("a wrong secret: got %d, want 404", got)
 	}
 	if got := status(); got != sandbox.Pending {
 		t.Errorf("status after a wrong secret: got %s, want pending: no count may have gone", got)
 	}
-	if got := s.informs(address, "inf0rm-secret"); got != http.StatusAccepted {
+	if got := s.informs(address, "inf0rm-secret", who); got != http.StatusAccepted {
 		t.Errorf("the right secret: got %d, want 202", got)
 	}
 	eventuallyTrue(t, time.Minute, "the count goes", func() bool { return status() == sandbox.Connected })
@@ -80,9 +94,9 @@ func (s *crashSite) serve() string {
 }
 
 // informs sends an Inform message about the account a, and gives the answer.
-func (s *crashSite) informs(address, secret string) int {
+func (s *crashSite) informs(address, secret, who string) int {
 	s.t.Helper()
-	const body = `{"module":"alerts","eventType":"config_upate","payload":{"isIntegrationActive":"pending","accounts":["a"],"vendorOrganizationId":"m"}}`
+	body := `{"module":"alerts","eventType":"config_upate","payload":{"isIntegrationActive":"pending","accounts":["a"],` + who + `}}`
 	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+address+"/inform/v1/acme/"+secret, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/console"
 	"github.com/usagebridge/usagebridge/pkg/event"
@@ -77,7 +79,16 @@ func (a *app) informSecret() (string, error) {
 func (a *app) inform(ctx context.Context, h console.Hint) error {
 	a.log.Info("inform hint", "vendor", h.Vendor, "organization", h.Organization, "accounts", len(h.Accounts), "active", h.Active)
 	if h.Organization == "" {
-		return nil // only the platform's id: which organization it means is not known
+		// Only the platform's id, which we know once an answer has named it.
+		list, err := a.listIntegrations(ctx)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(list, func(i status.Integration) bool { return i.Vendor == h.Vendor && i.IntegrationID == h.Integration })
+		if at < 0 {
+			return nil // none of ours, as far as anybody knows
+		}
+		h.Organization = list[at].Organization
 	}
 	return a.broker.PublishHint(ctx, broker.Hint{Vendor: h.Vendor, Organization: h.Organization, Accounts: h.Accounts})
 }
