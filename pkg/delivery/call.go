@@ -265,8 +265,8 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 func (l *Lane) mapped(key ledger.Key, now time.Time) {
 	l.probes.soon(now)
 	l.queue.releaseUnmapped(l.round, func(other ledger.Key) bool {
-		if mapped, there := l.look.there[other.Account]; there && !mapped {
-			return false // as it was read; the next look will tell
+		if l.unmappedAsRead(other) {
+			return false // the next look will tell
 		}
 		return other.Account == key.Account || other.Service == key.Service
 	})

@@ -184,6 +184,9 @@ type Outcome struct {
 	Verdict Verdict
 	// Due is when a retry is to be made.
 	Due time.Time
+	// Uncalled says that no call was made: what it would have been answered is
+	// known from what the partner let us read.
+	Uncalled bool
 }
 
 // Signal tells the keeper of the integration's status what an answer said of

@@ -111,6 +111,25 @@ func (l *Lane) saw(s Sight, number int, now time.Time) (lost bool) {
 	return false
 }
 
+// unmappedAsRead says whether the partner has listed the count's account as one
+// that nobody has mapped.
+func (l *Lane) unmappedAsRead(key ledger.Key) bool {
+	mapped, there := l.look.there[key.Account]
+	return there && !mapped
+}
+
+// foresee holds a count whose account is not mapped, without a call: one for
+// each count of a thousand accounts would only tell what has been read.
+func (l *Lane) foresee(e *ledger.Entry) {
+	l.foreseen = append(l.foreseen, Outcome{
+		Task:     l.taskOf(e),
+		Answer:   Answer{Class: NotFound, Message: "not sent: the partner lists the account as not mapped", At: time.Now()},
+		Verdict:  Verdict{Ruling: HoldKey, Hold: ledger.Unmapped},
+		Uncalled: true,
+	})
+	l.queue.enter(e.Key, recording)
+}
+
 // loss is the suspicion that the partner has lost what it had.
 type loss struct {
 	suspect ledger.Key // a count that was delivered before and is not found now; none: no suspicion

@@ -25,7 +25,12 @@ func (l *Lane) dispatch(ctx, calling context.Context, calls *sync.WaitGroup) tim
 	for ctx.Err() == nil {
 		l.mu.Lock()
 		t, wait, ok := l.pick(time.Now())
+		foreseen := l.foreseen
+		l.foreseen = nil
 		l.mu.Unlock()
+		for _, o := range foreseen {
+			l.book.Settle(o)
+		}
 		if !ok {
 			return wait
 		}
@@ -251,6 +256,8 @@ func (l *Lane) head(kind ledger.Kind) (Task, bool) {
 			l.queue.wait(i.key, i.key.AccountKey())
 		case kind == ledger.Count && !l.has(i.key.ServiceKey()):
 			l.queue.wait(i.key, i.key.ServiceKey())
+		case kind == ledger.Count && l.gate.hold == "" && l.unmappedAsRead(i.key):
+			l.foresee(&e)
 		default:
 			return l.taskOf(&e), true
 		}

@@ -189,7 +189,9 @@ func family(m *event.Message) string { return event.FamilyOf(m.Subject) }
 func (p *partition) settle(ctx context.Context, w *work, outcomes []delivery.Outcome, done *progress) {
 	for i := range outcomes {
 		o := &outcomes[i]
-		w.calls = append(w.calls, p.callRecord(o))
+		if !o.Uncalled {
+			w.calls = append(w.calls, p.callRecord(o))
+		}
 		if o.Task.Key.Kind == 0 {
 			continue
 		}

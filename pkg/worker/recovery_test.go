@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +194,46 @@ func TestAWorkerTellsWhatItsLaneIsDoing(t *testing.T) {
 		}
 		if !running.Owns(vendor, organization) || running.Owns("other", organization) {
 			t.Errorf("owns: got %t and %t of another vendor, want true and false", running.Owns(vendor, organization), running.Owns("other", organization))
+		}
+	})
+}
+
+// listing is a partner that lists its accounts.
+type listing struct{ mapped map[string]bool }
+
+func (listing) ReadStatus(context.Context) delivery.Answer {
+	return delivery.Answer{Class: delivery.Accepted, Status: 200, Observed: "connected", At: time.Now()}
+}
+
+func (l listing) ReadAccounts(_ context.Context, status string) (delivery.Sight, delivery.Answer) {
+	return delivery.Sight{Mapped: l.mapped, Announced: true}, delivery.Answer{Class: delivery.Accepted, Status: 200, Observed: status, At: time.Now()}
+}
+
+func TestACountWhoseAccountIsListedAsNotMappedIsHeldWithoutACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		running, stop := w.run()
+		defer stop()
+		link := w.link(0)
+		link.Credentials, link.Reader = "c2", listing{map[string]bool{"a": true, "b": false}}
+		running.SetLink(vendor, organization, link)
+		w.catalog("a", "s")
+		w.catalog("b", "s")
+		w.count("of a", time.Now(), "a", "s", 5)
+		w.count("of b", time.Now(), "b", "s", 6)
+		settle(time.Minute)
+		if got := w.partner.units("a", "s"); got != 5 {
+			t.Errorf("the partner has %d units of the mapped account, want 5", got)
+		}
+		if e := w.entry(ledger.CountKey(organization, "b", "s")); e.State != ledger.Held || e.Reason != ledger.Unmapped || e.Answer.Message == "" {
+			t.Errorf("the count of the other is %s (%s), answer %q; want it held as unmapped, and why", e.State, e.Reason, e.Answer.Message)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, c := range w.calls {
+			if c.Account == "b" && c.Operation == "count" {
+				t.Errorf("the log has the call %+v, want none that was not made", c)
+			}
 		}
 	})
 }
