@@ -37,10 +37,14 @@ func (k *look) begin() {
 // another one.
 func (c Config) lookEvery() time.Duration { return min(time.Minute, c.ProbeMin) }
 
-// lookTask asks the partner what it has, when that is wanted.
+// lookTask asks the partner what it has, when that is wanted, and once in a
+// while anyway: it may have lost everything, and no figure changes.
 func (l *Lane) lookTask(now time.Time) (t Task, wait time.Duration, ok bool) {
-	if l.link.Reader == nil || !l.look.wanted || l.look.calling {
+	if l.link.Reader == nil || l.look.calling {
 		return Task{}, idle, false
+	}
+	if again := l.look.at.Add(l.config.ProbeMax); !l.look.wanted && now.Before(again) {
+		return Task{}, again.Sub(now), false
 	}
 	if now.Before(l.look.next) {
 		return Task{}, l.look.next.Sub(now), false

@@ -351,6 +351,26 @@ func TestAnAccountThatIsNotListedAnyMoreShowsTheLoss(t *testing.T) {
 	})
 }
 
+func TestALossIsFoundOutThoughNoFigureChanges(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.sees("connected", map[string]bool{"a0": true, "a1": true})
+		link := r.read()
+		link.Credentials = "fresh"
+		r.lane.SetLink(link)
+		r.synced(t, 2)
+		before := len(r.calls())
+		after(10 * 24 * time.Hour)
+		if got := len(r.calls()) - before; got != 20 || r.told(delivery.Lost) != 0 {
+			t.Errorf("%d calls in ten days and %d losses, want to look once a day and no loss", got, r.told(delivery.Lost))
+		}
+		r.sees("inactive", nil)
+		after(25 * time.Hour)
+		if got := r.told(delivery.Lost); got != 1 {
+			t.Errorf("told of a loss %d times within a day of it, want once", got)
+		}
+	})
+}
+
 func TestAMappingThatIsReadReleasesTheCountsOfTheAccount(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		mapped := map[string]bool{"a0": false, "a1": false}
