@@ -76,9 +76,6 @@ type Observation struct {
 	Observed Status
 	// IntegrationID is the partner's own id of the integration, if it came up.
 	IntegrationID string
-	// Generation is that under which a CatalogLost was found; no other input
-	// needs it. A loss of a former generation has been seen to.
-	Generation int
 	// Message says why, in the words of the partner, an operator or a lane.
 	Message string
 	Actor   string // who or what brings the input
@@ -94,8 +91,9 @@ type Transition struct {
 	Gates      []string `json:"gates"`      // closed after it, as [Standing.Gates] has them
 	Generation int      `json:"generation"` // after it
 	Message    string   `json:"message,omitempty"`
-
-	number int // of the record's transitions, from 1
+	// Number counts the transitions of one integration from 1, in the order in
+	// which they happened. The log may have two in the other order.
+	Number int `json:"number"`
 }
 
 // Recorded says whether there is anything to put on record.
@@ -112,10 +110,9 @@ func (i *Integration) Begin(o Observation) Transition {
 // Take changes the record by what was learnt. changed says that it is to be
 // stored; t is to be put on record then if it has anything to record. What an
 // operator changes besides, such as tokens, is for the caller to store. A
-// CatalogLost of another generation, or within an hour of the last loss,
-// changes nothing.
+// CatalogLost within an hour of the last loss changes nothing.
 func (i *Integration) Take(in Input, o Observation) (t Transition, changed bool) {
-	if in == CatalogLost && (o.Generation != i.Generation || o.At.Sub(i.GenerationSince).Abs() < lossInterval) {
+	if in == CatalogLost && o.At.Sub(i.GenerationSince).Abs() < lossInterval {
 		return Transition{}, false
 	}
 	before := i.Standing
@@ -167,6 +164,6 @@ func (i *Integration) transition(from Status, cause string, o Observation) Trans
 	return Transition{
 		From: from, To: i.Status, Cause: cause, Actor: o.Actor,
 		Gates: gates, Generation: i.Generation, Message: o.Message,
-		number: i.Transitions,
+		Number: i.Transitions,
 	}
 }

@@ -60,6 +60,7 @@ func TestOnlyMovesOfTheStatusAreCounted(t *testing.T) {
 		signal(delivery.Accepted, "read", delivery.Answer{Observed: "archived"}),
 		signal(delivery.Accepted, "count", delivery.Answer{}),
 	} {
+		s.Generation = r.integration.Generation
 		tracker.Observe(t.Context(), "acme", s)
 	}
 	want := `

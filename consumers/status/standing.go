@@ -26,7 +26,7 @@ type Standing struct {
 	Paused bool `json:"paused,omitempty"`
 	// Hold is a hold of the whole integration in the words of
 	// [ledger.HoldReason]: "", unauthorized or anomaly. Refused credentials
-	// and suspected usage move in. Any accepted call moves out of anomaly;
+	// and suspected usage move in. Any call that the partner takes, a read apart, moves out of anomaly;
 	// out of unauthorized moves only an operator, with other credentials or a
 	// resync, because an answer that was under way proves nothing of them.
 	Hold string `json:"hold,omitempty"`
@@ -69,8 +69,8 @@ const (
 	Announced Input = "mapping_announced"
 	// CountAccepted: the partner took a count, which proves it connected.
 	CountAccepted Input = "count_accepted"
-	// CatalogAccepted: the partner took an account or a service, or let itself
-	// be read, which proves nothing but that it deals with us.
+	// CatalogAccepted: the partner took an account or a service, which proves
+	// nothing but that it deals with us.
 	CatalogAccepted Input = "catalog_accepted"
 	// CountRefused: the partner said that it takes no counts yet.
 	CountRefused Input = "count_refused"
@@ -145,6 +145,7 @@ var table = map[Input]rule{
 		heeded:    true,
 		steps:     map[Status]step{Inactive: {to: Mapping}},
 		announced: set,
+		hold:      map[string]string{anomaly: open},
 	},
 	CountAccepted: {
 		steps: map[Status]step{

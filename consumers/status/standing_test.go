@@ -67,7 +67,7 @@ resynced              any        =-!      =-!     =-!     =-!       =-!      =-!
 const gateGrid = `
 input                 -             unauthorized  anomaly        running paused
 
-mapping_announced     -             unauthorized  anomaly        running paused
+mapping_announced     -             unauthorized  -              running paused
 count_accepted        -             unauthorized  -              running paused
 catalog_accepted      -             unauthorized  -              running paused
 count_refused         -             unauthorized  anomaly        running paused

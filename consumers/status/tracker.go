@@ -44,11 +44,13 @@ func NewTracker(records Records, log Log, actor string, metrics *Metrics, logger
 }
 
 // Observe takes what an answer said of an integration. What cannot be recorded
-// now is logged: the next answer of the kind says it again.
+// now is logged: the next answer of the kind says it again. An answer under
+// credentials or a generation that the integration no longer has says nothing
+// of it: new tokens must not be taken for bad ones because of an old answer.
 func (t *Tracker) Observe(ctx context.Context, vendor string, s delivery.Signal) {
 	o := Observation{
 		At: s.Answer.At, Observed: Status(s.Answer.Observed), IntegrationID: s.Answer.IntegrationID,
-		Generation: s.Generation, Message: s.Answer.Message,
+		Message: s.Answer.Message,
 	}
 	switch s.Class {
 	case delivery.NotReady:
@@ -57,43 +59,47 @@ func (t *Tracker) Observe(ctx context.Context, vendor string, s delivery.Signal)
 		o.Message = floodMessage(vendor, s.Organization, s.Answer.Message)
 	default:
 	}
-	t.take(ctx, vendor, s.Organization, o, inputs(s)...)
+	if in := inputOf(s); in != "" {
+		t.take(ctx, vendor, s.Organization, o, in, func(i *Integration) bool {
+			return i.Generation == s.Generation && i.Credentials == s.Credentials
+		})
+	}
 }
 
 // Learn takes the partner's word on an integration's status from wherever it
 // was read; the message should say where. A zero time means now, an empty
 // actor the tracker's own.
 func (t *Tracker) Learn(ctx context.Context, vendor, organization string, o Observation) {
-	t.take(ctx, vendor, organization, o, Observed)
+	t.take(ctx, vendor, organization, o, Observed, func(*Integration) bool { return true })
 }
 
-// inputs is what a signal means, in order.
-func inputs(s delivery.Signal) []Input {
+// inputOf is what a signal means, "" for nothing.
+func inputOf(s delivery.Signal) Input {
 	switch s.Class {
 	case delivery.Accepted:
 		return accepted[s.Operation]
 	case delivery.NotReady:
-		return []Input{CountRefused}
+		return CountRefused
 	case delivery.Unauthorized:
-		return []Input{CredentialsRefused}
+		return CredentialsRefused
 	case delivery.Suspected, delivery.NotFound:
-		return []Input{UsageSuspected}
+		return UsageSuspected
 	case delivery.Lost:
-		return []Input{CatalogLost}
+		return CatalogLost
 	case delivery.Flooded:
-		return []Input{Flooded}
+		return Flooded
 	case delivery.Throttled, delivery.Unavailable, delivery.Rejected, delivery.Stopped:
 	}
-	return nil
+	return ""
 }
 
 // accepted is what it means that the partner took a call, by operation.
-var accepted = map[string][]Input{
-	ledger.Count.String():     {CountAccepted},
-	ledger.Account.String():   {CatalogAccepted},
-	ledger.Service.String():   {CatalogAccepted},
-	delivery.OperationMapping: {Announced},
-	delivery.OperationRead:    {CatalogAccepted, Observed},
+var accepted = map[string]Input{
+	ledger.Count.String():     CountAccepted,
+	ledger.Account.String():   CatalogAccepted,
+	ledger.Service.String():   CatalogAccepted,
+	delivery.OperationMapping: Announced,
+	delivery.OperationRead:    Observed, // that it can be read says nothing of what it takes
 }
 
 // floodMessage says what happened and how to go on.
@@ -105,13 +111,9 @@ func floodMessage(vendor, organization, answer string) string {
 
 var errUnchanged = errors.New("nothing changed")
 
-// take records inputs that came at once: one compare-and-set, then one entry
-// in the status log, then the metrics. The last input that changed anything
-// is the cause; no two of them both move the status.
-func (t *Tracker) take(ctx context.Context, vendor, organization string, o Observation, inputs ...Input) {
-	if len(inputs) == 0 {
-		return
-	}
+// take records an input: one compare-and-set, then one entry in the status
+// log, then the metrics. An integration that it does not concern is left alone.
+func (t *Tracker) take(ctx context.Context, vendor, organization string, o Observation, in Input, concerns func(*Integration) bool) {
 	if o.At.IsZero() {
 		o.At = time.Now()
 	}
@@ -120,18 +122,14 @@ func (t *Tracker) take(ctx context.Context, vendor, organization string, o Obser
 	}
 	var transition Transition
 	err := t.records.Update(ctx, vendor, organization, func(i *Integration) error {
-		transition = Transition{}
-		unchanged := errUnchanged
-		for _, in := range inputs {
-			next, changed := i.Take(in, o)
-			if next.Recorded() {
-				transition = next
-			}
-			if changed {
-				unchanged = nil
-			}
+		if !concerns(i) {
+			return errUnchanged
 		}
-		return unchanged
+		var changed bool
+		if transition, changed = i.Take(in, o); !changed {
+			return errUnchanged
+		}
+		return nil
 	})
 	if err != nil {
 		if !errors.Is(err, errUnchanged) {
@@ -162,7 +160,7 @@ func Record(ctx context.Context, log Log, vendor, organization string, at time.T
 	if transition.Gates == nil {
 		transition.Gates = []string{}
 	}
-	id := fmt.Sprintf("%s/%s/%d.%d", vendor, organization, at.UnixNano(), transition.number)
+	id := fmt.Sprintf("%s/%s/%d.%d", vendor, organization, at.UnixNano(), transition.Number)
 	body, err := json.Marshal(map[string]any{
 		"specversion":     "1.0",
 		"id":              id,

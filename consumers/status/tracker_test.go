@@ -132,7 +132,7 @@ func TestTheWayFromInactiveToConnectedIsRecordedStepByStep(t *testing.T) {
 		t.Fatalf("got %d updates and %d transitions, want 2 of each: an input that changes nothing writes nothing", r.updates, len(r.appended))
 	}
 	e := decode(t, r.events[r.appended[1]])
-	want := status.Transition{From: status.Mapping, To: status.Connected, Cause: "count_accepted", Actor: "worker w1", Gates: []string{}}
+	want := status.Transition{From: status.Mapping, To: status.Connected, Cause: "count_accepted", Actor: "worker w1", Gates: []string{}, Number: 3}
 	if e.SpecVersion != "1.0" || e.ID != r.appended[1] || e.Type != status.TransitionType || e.Subject != "acme/m" || !e.Time.Equal(noon) || !equal(e.Data, want) {
 		t.Errorf("transition: got %+v, want a CloudEvent with %+v", e, want)
 	}
@@ -162,19 +162,19 @@ func TestEverySignalIsTakenForWhatItMeans(t *testing.T) {
 		},
 		{
 			"a read names no status", signal(delivery.Accepted, "read", delivery.Answer{}),
-			status.Standing{Status: status.Mapping, Announced: true, Generation: 2}, "catalog_accepted",
+			status.Standing{Status: status.Mapping, Announced: true, Generation: 2, Hold: "anomaly"}, "",
 		},
 		{
 			"a read names a status", signal(delivery.Accepted, "read", delivery.Answer{Observed: "Pending"}),
-			status.Standing{Status: status.Pending, Announced: true, Generation: 2}, "status_observed",
+			status.Standing{Status: status.Pending, Announced: true, Generation: 2, Hold: "anomaly"}, "status_observed",
 		},
 		{
 			"a read names an unknown status", signal(delivery.Accepted, "read", delivery.Answer{Observed: "On hold"}),
-			status.Standing{Status: "on hold", Announced: true, Generation: 2}, "status_observed",
+			status.Standing{Status: "on hold", Announced: true, Generation: 2, Hold: "anomaly"}, "status_observed",
 		},
 		{
 			"the mapping is announced and the partner names a status", signal(delivery.Accepted, "mapping", delivery.Answer{Observed: "pending"}),
-			status.Standing{Status: status.Pending, Announced: true, Generation: 2, Hold: "anomaly"}, "mapping_announced",
+			status.Standing{Status: status.Pending, Announced: true, Generation: 2}, "mapping_announced",
 		},
 		{
 			"an unknown operation is accepted", signal(delivery.Accepted, "dance", delivery.Answer{Observed: "pending"}),
@@ -209,6 +209,7 @@ func TestEverySignalIsTakenForWhatItMeans(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := &records{integration: connected()}
 			r.integration.Standing = status.Standing{Status: status.Mapping, Announced: true, Generation: 2, Hold: "anomaly"}
+			test.signal.Generation = r.integration.Generation
 			newTracker(r).Observe(t.Context(), "acme", test.signal)
 			if r.integration.Standing != test.want {
 				t.Errorf("got %+v, want %+v", r.integration.Standing, test.want)
@@ -254,20 +255,33 @@ func TestAHoldIsRecordedAndOnlyTheSuspicionIsLiftedByAnAcceptedCall(t *testing.T
 	}
 }
 
-func TestALossCountsOnlyForTheGenerationInWhichItWasFound(t *testing.T) {
-	r := &records{integration: connected()}
-	r.integration.Generation = 2
-	tracker := newTracker(r)
-	lost := signal(delivery.Lost, "account", delivery.Answer{Message: "accounts are created again"})
-	for generation, want := range []int{2, 2, 3} {
-		lost.Generation = generation
-		tracker.Observe(t.Context(), "acme", lost)
-		if r.integration.Generation != want {
-			t.Errorf("a loss of generation %d: got generation %d, want %d", generation, r.integration.Generation, want)
-		}
+// Regression: the answer to a call with tokens that had just been replaced was
+// taken for one with the new ones, which were then never tried.
+func TestAnAnswerCountsOnlyForTheGenerationAndTheCredentialsOfItsCall(t *testing.T) {
+	signals := []delivery.Signal{
+		signal(delivery.Lost, "account", delivery.Answer{}),
+		signal(delivery.Unauthorized, "count", delivery.Answer{}),
+		signal(delivery.Suspected, "count", delivery.Answer{}),
+		signal(delivery.NotReady, "count", delivery.Answer{Message: "not ready: inactive"}),
+		signal(delivery.Flooded, "count", delivery.Answer{}),
+		signal(delivery.Accepted, "read", delivery.Answer{Observed: "mapping"}),
 	}
-	if logged := r.transitions(t); len(logged) != 1 || logged[0].Generation != 3 || logged[0].Cause != "catalog_lost" || logged[0].From != status.Connected {
-		t.Errorf("transitions: got %+v, want one into generation 3", logged)
+	for _, s := range signals {
+		for _, call := range []struct {
+			generation  int
+			credentials string
+			counts      bool
+		}{{1, "new", false}, {3, "new", false}, {2, "old", false}, {2, "new", true}} {
+			r := &records{integration: connected()}
+			r.integration.Generation, r.integration.Credentials = 2, "new"
+			before := r.integration
+			s.Generation, s.Credentials = call.generation, call.credentials
+			newTracker(r).Observe(t.Context(), "acme", s)
+			if changed := r.integration != before; changed != call.counts || (len(r.transitions(t)) == 1) != call.counts {
+				t.Errorf("%s to a %s of generation %d with %s credentials: changed %t with %d transitions, want %t",
+					s.Class, s.Operation, call.generation, call.credentials, changed, len(r.transitions(t)), call.counts)
+			}
+		}
 	}
 }
 
@@ -326,7 +340,7 @@ func TestWhatIsReadElsewhereIsTakenAsItIs(t *testing.T) {
 		}
 		want := status.Transition{
 			From: status.Connected, To: "suspended", Cause: "status_observed", Actor: "worker w1",
-			Gates: []string{"integration_not_ready"}, Message: "list of the OEM-API",
+			Gates: []string{"integration_not_ready"}, Message: "list of the OEM-API", Number: 1,
 		}
 		if logged := r.transitions(t); len(logged) != 1 || !equal(logged[0], want) {
 			t.Errorf("transitions: got %+v, want %+v alone", logged, want)
@@ -346,7 +360,7 @@ func TestTransitionsOfOneInstantAreAllKept(t *testing.T) {
 	r := &records{integration: connected()}
 	tracker := newTracker(r)
 	var wait sync.WaitGroup
-	for _, class := range []delivery.Class{delivery.Flooded, delivery.Suspected, delivery.Unauthorized, delivery.Lost} {
+	for _, class := range []delivery.Class{delivery.Flooded, delivery.Suspected, delivery.Unauthorized, delivery.NotReady} {
 		wait.Go(func() { tracker.Observe(t.Context(), "acme", signal(class, "count", delivery.Answer{})) })
 	}
 	wait.Wait()

@@ -42,7 +42,10 @@ func (l *Lane) call(ctx context.Context, t turn) {
 		}
 	}
 	for _, class := range news {
-		l.signal(ctx, Signal{Organization: l.organization, Class: class, Operation: first.Operation(), Generation: first.Generation, Answer: a})
+		l.signal(ctx, Signal{
+			Organization: l.organization, Class: class, Operation: first.Operation(),
+			Generation: first.Generation, Credentials: t.link.Credentials, Answer: a,
+		})
 	}
 }
 
@@ -150,7 +153,8 @@ func (l *Lane) learn(o Outcome, now time.Time) (tell bool) {
 	case Delivered:
 		return l.accepted(o.Task, now)
 	case HoldLane:
-		return l.hold(o, now)
+		l.hold(o, now)
+		return true
 	case HoldKey:
 		l.notFound(o.Task, now)
 	case Dead, Retry, Split, Unanswered, Wait, NotCounted:
@@ -218,14 +222,14 @@ func (l *Lane) probeAgain(now time.Time) {
 	probes.again(now, l.gate.closed, l.config.RetryMin, l.config.RetryMax)
 }
 
-// hold begins the hold that the answer asks for, and says whether it is news.
-func (l *Lane) hold(o Outcome, now time.Time) bool {
+// hold begins the hold that the answer asks for. The keeper of the status hears
+// of each such answer, because it may have missed the one before.
+func (l *Lane) hold(o Outcome, now time.Time) {
 	l.gate.probes.missed = 0
-	fresh := l.gate.set(o.Verdict.Hold, o.Answer.Message, now, l.config)
+	l.gate.set(o.Verdict.Hold, o.Answer.Message, now, l.config)
 	if kind := o.Task.Key.Kind; kind == ledger.Account || kind == ledger.Service {
 		l.gate.catalog = true
 	}
-	return fresh
 }
 
 // accepted lifts the holds that an accepted call disproves.
@@ -237,6 +241,7 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 	if l.gate.hold == ledger.Anomaly {
 		l.gate.lift()
 		l.expectNotReady(now)
+		signal = true
 	}
 	switch t.Key.Kind {
 	case ledger.Count:
@@ -247,13 +252,13 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 		if t.Probe {
 			l.mapped(t.Key, now)
 		}
-		return !l.link.Connected
+		return signal || !l.link.Connected
 	case ledger.Account, ledger.Service:
 		l.gate.catalog = false
 		if !l.has(t.Key) && l.link.Ready {
 			l.tryUnmapped(now) // whoever maps the new one may map more
 		}
-		return false
+		return signal
 	}
 	return true // the mapping is open
 }

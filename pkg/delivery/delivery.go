@@ -198,9 +198,11 @@ type Signal struct {
 	Class Class
 	// Operation is the call that was answered.
 	Operation string
-	// Generation is that of the link under which the call was made.
-	Generation int
-	Answer     Answer
+	// Generation and Credentials are those of the link under which the call was
+	// made. The integration may have others by now, of which it says nothing.
+	Generation  int
+	Credentials string
+	Answer      Answer
 }
 
 // Link is what a lane must know of its integration. A new link replaces the

@@ -57,18 +57,16 @@ type gate struct {
 	waits  int        // times in a row that a 429 closed the gate
 }
 
-// set begins a hold and says whether it is a new one. Several calls under way
-// may each bring its reason: only the first one counts. The interval of the
-// probes grows as they are made. Nothing that still arrives takes the place of
+// set begins a hold. Several calls under way may each bring its reason: only
+// the first one counts. The interval of the probes grows as they are made. Nothing that still arrives takes the place of
 // bad credentials: only new ones end that hold, and until then there are no
 // calls at all.
-func (g *gate) set(reason ledger.HoldReason, message string, now time.Time, c Config) bool {
+func (g *gate) set(reason ledger.HoldReason, message string, now time.Time, c Config) {
 	if g.hold == ledger.Unauthorized || g.hold == reason {
-		return false
+		return
 	}
 	g.hold, g.since, g.message, g.catalog, g.probes = reason, now, message, false, schedule{}
 	g.probes.later(now, c.ProbeMin, c.ProbeMax)
-	return true
 }
 
 // lift ends the hold.

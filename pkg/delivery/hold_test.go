@@ -36,8 +36,8 @@ func TestIntegrationThatIsNotReadyIsProbedSlowlyUntilItIs(t *testing.T) {
 				t.Errorf("call %d: probe %t, attempt %d; want %t, 1", i, c.Probe, c.Attempt, i >= 8)
 			}
 		}
-		if len(r.signals) != 1 || r.signals[0].Class != delivery.NotReady {
-			t.Errorf("signals = %+v, want one: not ready", r.signals)
+		if got := r.told(delivery.NotReady); got != len(calls) || len(r.signals) != got {
+			t.Errorf("%d signals, %d of them not ready; want one for each of %d answers", len(r.signals), got, len(calls))
 		}
 		if s := r.lane.Status(); s.Hold != ledger.IntegrationNotReady || s.Queued != 100 || s.NextProbe.IsZero() {
 			t.Errorf("status = %+v, want held as not ready with 100 queued and a probe planned", s)
@@ -182,6 +182,9 @@ func TestSuspectedUsageHoldsEverythingButProbes(t *testing.T) {
 		r.script(nil)
 		after(10 * time.Minute)
 		r.wantCalls(t, "the probe, an account", 2)
+		if got := r.told(delivery.Accepted); got != 1 {
+			t.Errorf("told %d times that the anomaly is over, want once", got)
+		}
 		if s := r.lane.Status(); s.Hold != ledger.IntegrationNotReady {
 			t.Errorf("hold after the anomaly = %q, want integration_not_ready as the link says", s.Hold)
 		}

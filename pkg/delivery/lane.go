@@ -55,8 +55,8 @@ type Lane struct {
 	loss     loss
 	build    build
 	foreseen []Outcome // of calls that need not be made, to be handed to the book
-	misses   int // counts in a row that were not found, none accepted, while not ready
-	refused  int // figures in a row that were refused for good
+	misses   int       // counts in a row that were not found, none accepted, while not ready
+	refused  int       // figures in a row that were refused for good
 }
 
 // setup is the call that opens the mapping.
