@@ -113,7 +113,7 @@ func (l *Lane) adapt(o Outcome, t turn, now time.Time) (news []Class) {
 	if t.epoch != l.epoch {
 		return news
 	}
-	if l.learn(o, now) {
+	if l.learn(o, t, now) {
 		news = append(news, o.Answer.Class)
 	}
 	if lost {
@@ -148,11 +148,14 @@ func (l *Lane) regulate(o Outcome, now time.Time) {
 
 // learn takes what the answer says of the integration, and says whether the
 // keeper of the status must hear of it.
-func (l *Lane) learn(o Outcome, now time.Time) (tell bool) {
+func (l *Lane) learn(o Outcome, t turn, now time.Time) (tell bool) {
 	switch o.Verdict.Ruling {
 	case Delivered:
 		return l.accepted(o.Task, now)
 	case HoldLane:
+		if o.Verdict.Hold == ledger.IntegrationNotReady && t.proven != l.proven {
+			return false // the partner has opened meanwhile: the key is tried again
+		}
 		l.hold(o, now)
 		return true
 	case HoldKey:
@@ -170,7 +173,7 @@ func (l *Lane) over(o Outcome, t turn, now time.Time) (lost bool) {
 		if t.epoch == l.epoch {
 			l.looked(o, now)
 		} else {
-			l.look.calling = false
+			l.look.calling, l.look.list, l.look.wanted = false, false, true // it begins anew
 		}
 	case o.Task.Key.Kind == mapping:
 		l.adaptSetup(o, now, t.epoch != l.epoch)
@@ -235,9 +238,14 @@ func (l *Lane) hold(o Outcome, now time.Time) {
 // accepted lifts the holds that an accepted call disproves.
 func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 	if t.Read {
-		return t.List // the status is known for good with the accounts
+		// The status is known with the accounts, unless a call has proved a
+		// later one since it was read.
+		return t.List && l.look.proven == l.proven
 	}
 	l.refused = 0
+	if k := t.Key.Kind; k == mapping || k == ledger.Count {
+		l.proven++
+	}
 	if l.gate.hold == ledger.Anomaly {
 		l.gate.lift()
 		l.expectNotReady(now)

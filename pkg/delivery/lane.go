@@ -52,6 +52,7 @@ type Lane struct {
 	slot     time.Time           // from when on the host may be called; zero: none was taken
 	alone    map[ledger.Key]bool // accounts that were refused together with others
 	look     look
+	proven   int // counts and mappings accepted so far: each proves a status
 	loss     loss
 	build    build
 	foreseen []Outcome // of calls that need not be made, to be handed to the book

@@ -25,6 +25,7 @@ type look struct {
 	at      time.Time       // when the last one ended
 	next    time.Time       // none before this time
 	missed  int             // in a row that told nothing
+	proven  int             // the lane's, when the status was read
 	there   map[string]bool // the accounts that the partner had, and whether they were mapped; nil: never seen
 }
 
@@ -40,7 +41,7 @@ func (c Config) lookEvery() time.Duration { return min(time.Minute, c.ProbeMin) 
 // lookTask asks the partner what it has, when that is wanted, and once in a
 // while anyway: it may have lost everything, and no figure changes.
 func (l *Lane) lookTask(now time.Time) (t Task, wait time.Duration, ok bool) {
-	if l.link.Reader == nil || l.look.calling {
+	if l.link.Reader == nil || l.look.calling || l.setup.calling {
 		return Task{}, idle, false
 	}
 	if again := l.look.at.Add(l.config.ProbeMax); !l.look.wanted && now.Before(again) {
@@ -58,7 +59,7 @@ func (l *Lane) lookBefore(now time.Time) bool {
 	if l.link.Reader == nil || now.Sub(l.look.at) < l.config.lookEvery() || now.Before(l.look.next) {
 		return false
 	}
-	l.look.wanted = true
+	l.look.wanted = l.look.wanted || !l.look.calling
 	return true
 }
 
@@ -67,7 +68,6 @@ func (l *Lane) looked(o Outcome, now time.Time) {
 	l.look.calling, l.look.list = false, false
 	switch o.Verdict.Ruling {
 	case Delivered:
-		l.look.first = false
 		l.look.missed, l.look.next = 0, time.Time{}
 		if !o.Task.List {
 			l.look.wanted, l.look.list, l.look.status = true, true, o.Answer.Observed

@@ -277,6 +277,110 @@ func TestAPartnerThatCanBeReadIsAskedBeforeAnythingIsSent(t *testing.T) {
 	})
 }
 
+// Regression: a look whose second half was left over began with old news.
+func TestALookThatIsOvertakenByANewLinkBeginsAnew(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.sees("inactive", nil)
+		r.partner.took = time.Second
+		link := r.read()
+		link.Credentials = "fresh"
+		r.lane.SetLink(link)
+		after(1500 * time.Millisecond) // the accounts are being read
+		link.Setup, link.Ready = true, false
+		r.lane.SetLink(link)
+		link.Setup = false
+		r.lane.SetLink(link)
+		after(10 * time.Second)
+		r.lane.Probe()
+		after(time.Minute)
+		reads := r.calls("read")
+		for i, c := range reads {
+			if c.List && (i == 0 || reads[i-1].List) {
+				t.Errorf("read %d is of the accounts, without the status before it", i)
+			}
+		}
+		if len(reads) < 3 {
+			t.Errorf("%d reads, want the one that was overtaken and a whole look", len(reads))
+		}
+	})
+}
+
+func TestOneLookComesBeforeEachProbe(t *testing.T) {
+	virtual(t, delivery.Config{Linger: -1}, func(t *testing.T, r *rig) {
+		r.sees("mapping", map[string]bool{"a0": false, "a1": false, "a2": false})
+		r.partner.took = time.Second
+		link := r.read()
+		link.Credentials, link.Ready, link.Connected = "fresh", false, false
+		r.lane.SetLink(link)
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count {
+				return delivery.Answer{Class: delivery.NotReady}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.set(5, r.counts(3)...)
+		after(20 * time.Hour)
+		looks, probes := len(r.calls("read"))/2, len(r.calls("count"))
+		if looks != probes+1 {
+			t.Errorf("%d looks and %d probes, want one look at first and one before each probe", looks, probes)
+		}
+	})
+}
+
+// Regression: a status that was read before a count was accepted undid the
+// connection that it proved.
+func TestAStatusThatWasReadBeforeALaterOneWasProvedIsNotTold(t *testing.T) {
+	virtual(t, delivery.Config{Linger: -1}, func(t *testing.T, r *rig) {
+		keys := r.counts(2)
+		r.sees("pending", map[string]bool{"a0": true, "a1": true})
+		link := r.read()
+		link.Connected = false
+		r.lane.SetLink(link)
+		after(time.Minute)
+		told := len(r.signals)
+		r.partner.took = 10 * time.Second
+		r.lane.Probe()
+		after(15 * time.Second) // the accounts are being read
+		r.partner.took = 0
+		r.set(5, keys...)
+		after(time.Minute)
+		for _, s := range r.signals[told:] {
+			if s.Operation == delivery.OperationRead {
+				t.Errorf("told of a read: %+v, want nothing that is older than the counts", s)
+			}
+		}
+		if got := len(r.calls("count")); got != 2 {
+			t.Errorf("%d counts, want 2", got)
+		}
+	})
+}
+
+func TestARefusalFromBeforeThePartnerOpenedHoldsNothing(t *testing.T) {
+	virtual(t, delivery.Config{Linger: -1}, func(t *testing.T, r *rig) {
+		keys := r.counts(2)
+		slow, first := keys[0], true
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key == slow && first {
+				first = false
+				return delivery.Answer{Class: delivery.NotReady} // judged now, told late
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.partner.took = 10 * time.Second
+		r.set(5, slow)
+		after(time.Second)
+		r.partner.took = time.Second
+		r.set(5, keys[1])
+		after(time.Minute)
+		if got := r.told(delivery.NotReady); got != 0 {
+			t.Errorf("told %d times that it is not ready, want never: it took a count meanwhile", got)
+		}
+		if s := r.states(); s[ledger.Synced] != 5 {
+			t.Errorf("states: got %v, want all synced without a probe", s)
+		}
+	})
+}
+
 func TestAReadThatFailsKeepsNothingFromBeingSent(t *testing.T) {
 	for _, class := range []delivery.Class{delivery.Unavailable, delivery.NotFound, delivery.Suspected, delivery.Rejected} {
 		t.Run(string(class), func(t *testing.T) {

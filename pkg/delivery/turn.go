@@ -17,6 +17,9 @@ type turn struct {
 	status string       // ... and the status that was read before
 	build  int          // for a count that builds: how many had begun that do not; negative: some were under way
 	leave  func(Answer) // tells the host what came of the call
+	// proven is how many calls had proved a status by then: an answer to this
+	// one may be older than what they have proved.
+	proven int
 }
 
 // dispatch starts every call that may start until ctx ends, each with the
@@ -63,7 +66,7 @@ func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 	if pause > 0 {
 		return turn{}, pause, false
 	}
-	t = turn{tasks: l.together(task), link: l.link, epoch: l.epoch, build: l.build.begun, leave: leave}
+	t = turn{tasks: l.together(task), link: l.link, epoch: l.epoch, build: l.build.begun, leave: leave, proven: l.proven}
 	if l.build.under > 0 {
 		t.build = -1
 	}
@@ -210,7 +213,7 @@ func (l *Lane) next(kind ledger.Kind, now time.Time) (t Task, wait time.Duration
 // been told and the catalog that we know of is posted. What failed once does
 // not keep it waiting: it may fail for weeks.
 func (l *Lane) mappingTask(now time.Time) (t Task, wait time.Duration, ok bool) {
-	wanted := l.link.Setup && !l.setup.calling && !l.setup.done && !l.look.opened &&
+	wanted := l.link.Setup && !l.setup.calling && !l.look.calling && !l.setup.done && !l.look.opened &&
 		l.accounts > 0 && l.services > 0 && l.queue.fresh == 0
 	if !wanted {
 		return Task{}, idle, false
@@ -312,6 +315,9 @@ func (l *Lane) taskOf(e *ledger.Entry) Task {
 func (l *Lane) begin(t Task, now time.Time) {
 	if t.Read {
 		l.look.begin()
+		if !t.List {
+			l.look.proven = l.proven
+		}
 		return
 	}
 	if l.holds(t.Key.Kind) {
