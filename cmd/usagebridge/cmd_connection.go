@@ -91,11 +91,7 @@ account and a service that cannot exist: the refusal tells what is to be known.
 Ends with 1 if a step failed; warnings do not count as failures.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			vendor, organization, err := parseIntegration(args[0])
-			if err != nil {
-				return err
-			}
-			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+			return c.withIntegration(cmd.Context(), args[0], func(ctx context.Context, a *app, vendor, organization string) error {
 				t, err := a.connection(ctx, vendor, organization)
 				if err != nil {
 					return err

@@ -266,6 +266,15 @@ func views(list []status.Integration) []integrationView {
 	return shown
 }
 
+// withIntegration is withApp for a command about one integration.
+func (c *cli) withIntegration(ctx context.Context, name string, do func(ctx context.Context, a *app, vendor, organization string) error) error {
+	vendor, organization, err := parseIntegration(name)
+	if err != nil {
+		return err
+	}
+	return c.withApp(ctx, func(ctx context.Context, a *app) error { return do(ctx, a, vendor, organization) })
+}
+
 // integration reads one record; a missing one is an error that a person
 // understands.
 func (a *app) integration(ctx context.Context, vendor, organization string) (*status.Integration, error) {

@@ -34,11 +34,7 @@ The stored ledger is read; the partner is not asked.`,
 			if limit < 0 {
 				return usagef("--limit %d: want how many figures to list, or 0 for all", limit)
 			}
-			vendor, organization, err := parseIntegration(args[0])
-			if err != nil {
-				return err
-			}
-			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+			return c.withIntegration(cmd.Context(), args[0], func(ctx context.Context, a *app, vendor, organization string) error {
 				i, m, err := a.mappingOf(ctx, vendor, organization)
 				if err != nil {
 					return err

@@ -19,11 +19,7 @@ func (c *cli) integrationsShow() *cobra.Command {
 		Short: "Show one integration: status, gates, figures, and what a person must do now",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			vendor, organization, err := parseIntegration(args[0])
-			if err != nil {
-				return err
-			}
-			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+			return c.withIntegration(cmd.Context(), args[0], func(ctx context.Context, a *app, vendor, organization string) error {
 				p, err := a.picture(ctx, vendor, organization)
 				if err != nil {
 					return err

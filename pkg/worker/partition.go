@@ -322,28 +322,19 @@ func (p *partition) nudge() {
 	}
 }
 
-// takeOutcomes takes the oldest outcomes, as many as one cycle may have.
-func (p *partition) takeOutcomes() []delivery.Outcome {
+// takeWaiting takes the oldest outcomes and doubts, as many as one cycle may
+// have.
+func (p *partition) takeWaiting() ([]delivery.Outcome, []ledger.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := min(len(p.outcomes), maxCycle)
-	taken := p.outcomes[:n:n]
-	p.outcomes = p.outcomes[n:]
-	if len(p.outcomes) == 0 {
-		p.outcomes = nil
-	}
-	return taken
+	return takeFirst(&p.outcomes), takeFirst(&p.doubts)
 }
 
-// takeDoubts takes doubted keys, as many as one cycle may have.
-func (p *partition) takeDoubts() []ledger.Key {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := min(len(p.doubts), maxCycle)
-	taken := p.doubts[:n:n]
-	p.doubts = p.doubts[n:]
-	if len(p.doubts) == 0 {
-		p.doubts = nil
+func takeFirst[T any](list *[]T) []T {
+	n := min(len(*list), maxCycle)
+	taken := (*list)[:n:n]
+	if *list = (*list)[n:]; len(*list) == 0 {
+		*list = nil
 	}
 	return taken
 }
@@ -404,7 +395,7 @@ func (p *partition) take(ctx context.Context, source Source, batch []event.Messa
 // messages that are, or until ctx ends; then it is not ok.
 func (p *partition) cycle(ctx context.Context, source Source, batch []event.Message) (n int, ok bool) {
 	started := time.Now()
-	outcomes, doubts := p.takeOutcomes(), p.takeDoubts()
+	outcomes, doubts := p.takeWaiting()
 	wait := writeBackoff()
 	done := progress{originals: map[uint64]event.Message{}}
 	for ctx.Err() == nil {
