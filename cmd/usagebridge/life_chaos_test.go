@@ -34,7 +34,7 @@ func drawBlows(t *rapid.T) []blow {
 		"figure", "figure", "figure", "figures", "map", "map", "map all", "unmap", "finish", "finish", "reset", "revoke", "issue",
 		"anomaly", "no anomaly", "pause", "resume", "resync", "faults", "no faults", "hint",
 	}
-	blows := make([]blow, rapid.IntRange(1, 30).Draw(t, "blows"))
+	blows := make([]blow, rapid.IntRange(1, 20).Draw(t, "blows"))
 	for i := range blows {
 		blows[i] = blow{
 			kind:    rapid.SampledFrom(kinds).Draw(t, "kind"),
