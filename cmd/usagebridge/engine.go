@@ -36,6 +36,11 @@ type engine struct {
 	hosts        map[string]*delivery.Host // by scheme and host; follow alone uses it
 }
 
+// idleConnections is how many connections to one server wait for a next call:
+// enough for the lanes of a thousand integrations, which take turns. With fewer
+// nearly every call would dial.
+const idleConnections = 1024
+
 func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*engine, error) {
 	integrations, err := a.integrations(ctx)
 	if err != nil {
@@ -45,7 +50,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{app: a, integrations: integrations, vault: keys, transport: punctual{vendorapi.NewTransport(a.config.PartnerConcurrency)}}
+	e := &engine{app: a, integrations: integrations, vault: keys, transport: punctual{vendorapi.NewTransport(idleConnections)}}
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
 	}

@@ -10,13 +10,14 @@ import (
 const maxHeaderBytes = 64 << 10
 
 // NewTransport makes the connection pool that all clients of a process share.
-// concurrency (at least 1) is the number of calls that may be in flight to one
-// host at a time; so many connections to it are kept open between calls.
+// idle (at least 1) is how many connections to one host are kept open between
+// calls: about as many as there are calls in flight to it at a time, of all
+// clients together.
 //
 // There is no hard limit on connections: a call that queued for one inside the
 // transport would spend its timeout waiting and look like a network failure.
 // The callers limit themselves.
-func NewTransport(concurrency int) *http.Transport {
+func NewTransport(idle int) *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -24,7 +25,7 @@ func NewTransport(concurrency int) *http.Transport {
 		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    5 * time.Second,
-		MaxIdleConnsPerHost:    max(concurrency, 1),
+		MaxIdleConnsPerHost:    max(idle, 1),
 		IdleConnTimeout:        90 * time.Second,
 		ResponseHeaderTimeout:  maxTimeout, // above every call's own timeout
 		MaxResponseHeaderBytes: maxHeaderBytes,
