@@ -139,6 +139,7 @@ type loss struct {
 	suspect ledger.Key // a count that was delivered before and is not found now; none: no suspicion
 	asks    ledger.Key // the account or service of it that is posted next
 	calling bool
+	found   bool // something was created anew; told again until a new generation begins
 	checks  schedule
 }
 
@@ -190,8 +191,8 @@ func (l *Lane) checked(o Outcome) (lost bool) {
 	case o.Verdict.Ruling == NotCounted, o.Verdict.Ruling == Wait:
 		l.loss.checks.next = time.Time{} // as if never made
 	case o.Verdict.Ruling != Delivered:
-	case !o.Answer.Existed:
-		l.loss.suspect = ledger.Key{}
+	case l.loss.found || !o.Answer.Existed:
+		l.loss.found = true // what this call has created will exist the next time
 		return true
 	case o.Task.Key.Kind == ledger.Account:
 		l.loss.asks = l.loss.suspect.ServiceKey()

@@ -68,6 +68,33 @@ func TestACountThatIsNotFoundAnyMoreHasItsAccountPostedAgainToSeeWhetherItWasLos
 	}
 }
 
+func TestALossThatNobodyBelievesIsToldAgain(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		keys := r.synced(t, 3)
+		created := map[ledger.Key]bool{}
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Key.Kind == ledger.Count {
+				return delivery.Answer{Class: delivery.NotFound}
+			}
+			existed := created[task.Key]
+			created[task.Key] = true
+			return delivery.Answer{Class: delivery.Accepted, Existed: existed}
+		})
+		r.set(6, keys...)
+		after(2 * time.Hour)
+		if got := r.told(delivery.Lost); got < 3 || got > 5 {
+			t.Errorf("told of a loss %d times in two hours, want at growing intervals", got)
+		}
+		told := r.told(delivery.Lost)
+		r.script(nil)
+		r.forget(r.good())
+		after(24 * time.Hour)
+		if got := r.told(delivery.Lost); got != told {
+			t.Errorf("told of a loss %d times more in a new generation, want never", got-told)
+		}
+	})
+}
+
 func TestACountThatWasNeverDeliveredRaisesNoSuspicion(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		r.script(always(delivery.NotFound))
