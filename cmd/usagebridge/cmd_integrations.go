@@ -219,8 +219,12 @@ func (a *app) listIntegrations(ctx context.Context) ([]status.Integration, error
 	return list, nil
 }
 
-// gates lists what keeps the integration from being sent to.
+// gates lists what keeps the integration from being sent to. To one that nobody
+// has added nothing is sent.
 func gates(i *status.Integration) string {
+	if i == nil {
+		return string(gateOf(nil))
+	}
 	closed := i.Gates()
 	if len(closed) == 0 {
 		return "open"

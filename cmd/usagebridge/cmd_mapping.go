@@ -134,10 +134,7 @@ func (m *mapping) missing(k ledger.Key) string {
 }
 
 func (m *mapping) view(name string, i *status.Integration, limit int) mappingView {
-	v := mappingView{Integration: name, Gates: string(gateOf(i)), Keys: len(m.unmapped), Certain: true, Unmapped: []unmappedView{}}
-	if i != nil {
-		v.Gates = gates(i)
-	}
+	v := mappingView{Integration: name, Gates: gates(i), Keys: len(m.unmapped), Certain: true, Unmapped: []unmappedView{}}
 	slices.SortFunc(m.unmapped, func(a, b ledger.Entry) int {
 		return cmp.Or(cmp.Compare(a.Since, b.Since), strings.Compare(a.Key.String(), b.Key.String()))
 	})

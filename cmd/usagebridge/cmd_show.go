@@ -64,7 +64,7 @@ func (a *app) picture(ctx context.Context, vendor, organization string) (*pictur
 	if err != nil {
 		return nil, err
 	}
-	tallies, err := a.tallies(ctx, v, organization)
+	tallies, err := a.tallies(ctx, v, organization, []status.Integration{*i})
 	if err != nil {
 		return nil, err
 	}

@@ -218,11 +218,11 @@ func (t *tally) add(e ledger.Entry) {
 // view sums the entries up.
 func (t *tally) view(name string, i *status.Integration, keys int) syncView {
 	v := syncView{
-		Integration: name, Gates: string(gateOf(i)), Keys: t.keys,
+		Integration: name, Gates: gates(i), Keys: t.keys,
 		States: map[ledger.State]int{}, Held: map[ledger.HoldReason]int{},
 	}
 	if i != nil {
-		v.Status, v.Gates = i.Status, gates(i)
+		v.Status = i.Status
 	}
 	if t.synced > 0 {
 		v.States[ledger.Synced] = t.synced
@@ -260,7 +260,7 @@ func (a *app) syncOf(ctx context.Context, o syncChoice) ([]syncView, error) {
 	}
 	list := []syncView{}
 	for _, vendor := range vendors {
-		tallies, err := a.tallies(ctx, vendor, o.organization)
+		tallies, err := a.tallies(ctx, vendor, o.organization, records)
 		if err != nil {
 			return nil, err
 		}
@@ -297,12 +297,9 @@ func (a *app) vendorsOf(ctx context.Context, name string) ([]broker.Vendor, erro
 }
 
 // tallies reads a vendor's ledger, or the part of it that has the organization.
-func (a *app) tallies(ctx context.Context, vendor broker.Vendor, organization string) (map[string]*tally, error) {
+// The records say in which generation each integration is.
+func (a *app) tallies(ctx context.Context, vendor broker.Vendor, organization string, records []status.Integration) (map[string]*tally, error) {
 	tallies := map[string]*tally{}
-	records, err := a.listIntegrations(ctx)
-	if err != nil {
-		return nil, err
-	}
 	generations := map[string]int{}
 	for i := range records {
 		if records[i].Vendor == vendor.Name {

@@ -89,11 +89,11 @@ func (a *app) preview(ctx context.Context, o syncChoice) (previewView, error) {
 	if err != nil {
 		return previewView{}, err
 	}
-	tallies, err := a.tallies(ctx, vendors[0], o.organization)
+	list, err := a.listIntegrations(ctx)
 	if err != nil {
 		return previewView{}, err
 	}
-	list, err := a.listIntegrations(ctx)
+	tallies, err := a.tallies(ctx, vendors[0], o.organization, list)
 	if err != nil {
 		return previewView{}, err
 	}
@@ -114,11 +114,11 @@ func (a *app) preview(ctx context.Context, o syncChoice) (previewView, error) {
 // preview plans the calls for the entries of one organization.
 func (t *tally) preview(name string, i *status.Integration) previewView {
 	p := preview{tally: t, integration: i, due: map[ledger.Key]bool{}, view: previewView{
-		Integration: name, Gates: string(gateOf(i)), Keys: t.keys, Due: map[string]int{}, Calls: []plannedCall{},
+		Integration: name, Gates: gates(i), Keys: t.keys, Due: map[string]int{}, Calls: []plannedCall{},
 		Held: map[ledger.HoldReason]int{}, Synced: t.synced,
 	}}
 	if i != nil {
-		p.view.Status, p.view.Gates = i.Status, gates(i)
+		p.view.Status = i.Status
 	}
 	slices.SortFunc(t.open, func(a, b ledger.Entry) int {
 		return cmp.Or(cmp.Compare(a.Key.Kind, b.Key.Kind), cmp.Compare(a.Since, b.Since), strings.Compare(a.Key.String(), b.Key.String()))
