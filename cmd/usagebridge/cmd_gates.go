@@ -16,11 +16,13 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
-// action is what an operator does to an integration, as the audit log has it.
+// action is what an operator does, as the audit log has it.
 type action struct {
 	Actor       string    `json:"actor"`
 	Action      string    `json:"action"`
-	Integration string    `json:"integration"`
+	Vendor      string    `json:"vendor,omitempty"`      // of what concerns no single integration
+	Integration string    `json:"integration,omitempty"` // vendor/organization
+	Object      string    `json:"object,omitempty"`      // what it was done to: a dead letter, a replay, a backfill
 	Why         string    `json:"why,omitempty"`
 	Detail      string    `json:"detail,omitempty"` // never a secret: fingerprints at most
 	At          time.Time `json:"at"`

@@ -38,13 +38,14 @@ var ours = map[string][]string{
 	"pkg/console":           {"pkg/event", "pkg/publisher"},
 	"pkg/vendorapi":         {},
 	"pkg/oemapi":            {},
+	"pkg/statement":         {},
 	"pkg/vault":             {},
 	"pkg/sandbox":           {},
 
 	"consumers/usage":      {"pkg/event", "pkg/ledger"},
 	"consumers/catalog":    {"pkg/event", "pkg/ledger"},
 	"consumers/status":     {"pkg/delivery", "pkg/ledger"},
-	"consumers/deadletter": {"pkg/event"},
+	"consumers/deadletter": {"pkg/event", "pkg/ledger"},
 }
 
 // oursInTests is what every test may import besides its own package and what that package may:

@@ -23,6 +23,9 @@ const (
 	StreamStatus       = "STATUS"
 	StreamAudit        = "AUDIT"
 	BucketIntegrations = "INTEGRATIONS"
+	BucketVendors      = "VENDORS"   // what operators said of a vendor: rules, and whether it is folded
+	BucketDecisions    = "DECISIONS" // what operators said of figures: released, refused, reverted
+	BucketReplays      = "REPLAYS"   // replays of dead letters: what to do, and how far they are
 	BucketLeases       = "LEASES"
 )
 
@@ -229,6 +232,9 @@ func (b *Broker) objects(c InitConfig) []object {
 		stream(events),
 		bucket(LedgerBucket(v), 1, atomic),
 		bucket(BucketIntegrations, 10, nil),
+		bucket(BucketVendors, 10, nil),
+		bucket(BucketDecisions, 1, nil),
+		bucket(BucketReplays, 1, nil),
 		stream(jetstream.StreamConfig{Name: StreamDeadLetters, Subjects: []string{"deadletter.v1.*.*.*.*.*"}, MaxAge: 90 * day}),
 		stream(jetstream.StreamConfig{
 			Name: StreamSyncLog, Subjects: []string{"synclog.v1.*.*.*"}, MaxAge: 30 * day, MaxBytes: 1 << 30,
