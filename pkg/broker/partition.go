@@ -21,7 +21,8 @@ func Partition(vendor, organization string, partitions int) int {
 }
 
 // LedgerKey is the key under which a vendor's ledger bucket keeps an entry:
-// {partition}.{organization}.{kind}.{ids…}, each id escaped.
+// {partition}.{organization}.{kind}.{ids…}, each id escaped. The scope that is
+// a whole organization has no id.
 func LedgerKey(partition int, k ledger.Key) string {
 	var b strings.Builder
 	b.WriteString(strconv.Itoa(partition))
@@ -29,13 +30,11 @@ func LedgerKey(partition int, k ledger.Key) string {
 	b.WriteString(event.Escape(k.Organization))
 	b.WriteByte('.')
 	b.WriteString(k.Kind.String())
-	if k.Kind != ledger.Service {
-		b.WriteByte('.')
-		b.WriteString(event.Escape(k.Account))
-	}
-	if k.Kind != ledger.Account {
-		b.WriteByte('.')
-		b.WriteString(event.Escape(k.Service))
+	for _, id := range []string{k.Account, k.Service} {
+		if id != "" {
+			b.WriteByte('.')
+			b.WriteString(event.Escape(id))
+		}
 	}
 	return b.String()
 }
@@ -43,7 +42,7 @@ func LedgerKey(partition int, k ledger.Key) string {
 // ParseLedgerKey reads what LedgerKey writes.
 func ParseLedgerKey(key string) (partition int, k ledger.Key, err error) {
 	t := strings.Split(key, ".")
-	if len(t) < 4 {
+	if len(t) < 3 {
 		return 0, k, fmt.Errorf("ledger key %q has %d tokens: want {partition}.{organization}.{kind}.{id}…", key, len(t))
 	}
 	if partition, err = strconv.Atoi(t[0]); err != nil || partition < 0 {
@@ -57,8 +56,14 @@ func ParseLedgerKey(key string) (partition int, k ledger.Key, err error) {
 		k.Kind, targets = ledger.Account, []*string{&k.Account}
 	case ledger.Service.String():
 		k.Kind, targets = ledger.Service, []*string{&k.Service}
+	case ledger.Backfill.String():
+		k.Kind, targets = ledger.Backfill, []*string{&k.Service}
+	case ledger.Scope.String():
+		if k.Kind = ledger.Scope; len(t) > 3 {
+			targets = []*string{&k.Account}
+		}
 	default:
-		return 0, k, fmt.Errorf("ledger key %q: kind %q is not account, service or count", key, t[2])
+		return 0, k, fmt.Errorf("ledger key %q: kind %q is not account, service, count, scope or backfill", key, t[2])
 	}
 	if len(t) != 3+len(targets) {
 		return 0, k, fmt.Errorf("ledger key %q has %d tokens: the key of a %s has %d", key, len(t), t[2], 3+len(targets))

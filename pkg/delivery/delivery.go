@@ -27,6 +27,9 @@ type Task struct {
 	Figure ledger.Seen
 	// Attempt counts the calls for this figure, from 1.
 	Attempt int
+	// Before is when the partner took what it had when the call began, as
+	// [ledger.Delivered] has it.
+	Before int64
 	// Probe marks a call made to find out whether a hold is over.
 	Probe bool
 	// Again marks a figure that the partner accepted before and that is sent

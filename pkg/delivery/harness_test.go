@@ -418,3 +418,17 @@ func (r *rig) wantCalls(t *testing.T, when string, want int, operations ...strin
 		t.Fatalf("%s: %d calls, want %d", when, got, want)
 	}
 }
+
+// awaiting is the entry when a person must approve its figure, and approved
+// the same when that has been done.
+func awaiting(e ledger.Entry) ledger.Entry {
+	e.Seen = slices.Clone(e.Seen)
+	e.Seen[0].Waits = ledger.Jumped
+	return e.Release()
+}
+
+func approved(e ledger.Entry) ledger.Entry {
+	e.Seen = slices.Clone(e.Seen)
+	e.Seen[0].Waits = ledger.NoWait
+	return e.Release()
+}

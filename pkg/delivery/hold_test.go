@@ -92,7 +92,7 @@ func TestHintMakesTheNextProbeDueAtOnce(t *testing.T) {
 		after(time.Minute)
 		r.wantCalls(t, "unmapped", 8, "count")
 		r.script(nil)
-		r.change(keys[0], func(e ledger.Entry) ledger.Entry { return e.Hold(ledger.Approval, ledger.Answer{}) })
+		r.change(keys[0], awaiting)
 		r.lane.Probe("a3", "a0")
 		after(0)
 		got := r.calls("count")[8:]

@@ -57,14 +57,14 @@ func TestCountWaitsForItsAccountAndService(t *testing.T) {
 		for _, key := range []ledger.Key{acme, backup} { // the partner lost its catalog
 			r.change(key, func(e ledger.Entry) ledger.Entry {
 				e.Delivered = ledger.Delivered{}
-				return e.Hold(ledger.Approval, ledger.Answer{})
+				return awaiting(e)
 			})
 		}
 		r.set(2, count)
 		after(time.Hour)
 		r.wantCalls(t, "when the catalog is lost", 2, "count")
-		r.change(acme, func(e ledger.Entry) ledger.Entry { return e.Release() })
-		r.change(backup, func(e ledger.Entry) ledger.Entry { return e.Release() })
+		r.change(acme, approved)
+		r.change(backup, approved)
 		after(time.Second)
 		r.wantCalls(t, "when it is posted again", 3, "count")
 	})
@@ -94,8 +94,8 @@ func TestKeyThatChangesWhileItsCallIsUnderWayWaitsForTheRecord(t *testing.T) {
 		after(time.Second)
 		r.set(2, count)
 		r.lane.Settled(count) // neither a late word on an earlier call nor a hold and its end may free it
-		r.change(count, func(e ledger.Entry) ledger.Entry { return e.Hold(ledger.Approval, ledger.Answer{}) })
-		r.change(count, func(e ledger.Entry) ledger.Entry { return e.Release() })
+		r.change(count, awaiting)
+		r.change(count, approved)
 		after(10 * time.Second)
 		r.wantCalls(t, "while the outcome is not recorded", 1)
 		after(20 * time.Second)

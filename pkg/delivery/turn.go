@@ -305,6 +305,7 @@ func (l *Lane) taskOf(e *ledger.Entry) Task {
 		Key:     e.Key,
 		Figure:  figure,
 		Attempt: e.Attempts + 1,
+		Before:  e.Delivered.At,
 		Probe:   e.State == ledger.Held,
 		Again:   e.Posted() && e.Delivered.Version == figure.Version,
 		Known:   e.PostedIn(l.link.Generation),

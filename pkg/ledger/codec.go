@@ -21,6 +21,37 @@ type wireEntry struct {
 	Next      int64          `json:"next"`
 	Since     int64          `json:"since"`
 	Answer    *wireAnswer    `json:"answer"`
+	Refused   []string       `json:"refused"`
+	Snapshots []wireSnapshot `json:"snapshots"`
+	Register  *wireRegister  `json:"register"`
+}
+
+type wireSnapshot struct {
+	Time     int64      `json:"t"`
+	Arrival  uint64     `json:"a"`
+	Event    string     `json:"e"`
+	Name     string     `json:"name"`
+	Backfill string     `json:"b,omitempty"`
+	Of       int        `json:"of"`
+	Parts    []wirePart `json:"parts,omitempty"`
+	Since    int64      `json:"since"`
+	Done     int64      `json:"done,omitempty"`
+	Lost     bool       `json:"lost,omitempty"`
+	Keys     int        `json:"keys,omitempty"`
+	Zeros    int        `json:"zeros,omitempty"`
+	Waits    bool       `json:"waits,omitempty"`
+}
+
+type wirePart struct {
+	Number  int    `json:"n"`
+	Arrival uint64 `json:"a"`
+	Content string `json:"c"`
+}
+
+type wireRegister struct {
+	First    uint64 `json:"first"`
+	Last     uint64 `json:"last"`
+	Reverted int64  `json:"reverted,omitempty"`
 }
 
 type wireSeen struct {
@@ -30,6 +61,8 @@ type wireSeen struct {
 	Properties  string      `json:"p"`
 	Event       string      `json:"e"`
 	Disposition Disposition `json:"d"`
+	Backfill    string      `json:"b"`
+	Waits       Wait        `json:"w"`
 }
 
 type wireDelivered struct {
@@ -64,10 +97,12 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 			dst = append(dst, ',')
 		}
 		dst = appendFigure(append(dst, '{'), s.Version, s.Value)
-		dst = append(dst, `,"e":"`...)
-		dst = strconv.AppendUint(dst, s.Event, 16)
-		dst = append(dst, '"')
+		dst = appendDigest(append(dst, `,"e":`...), s.Event)
 		dst = appendText(dst, `,"d":`, string(s.Disposition))
+		if s.Backfill != 0 {
+			dst = appendDigest(append(dst, `,"b":`...), s.Backfill)
+		}
+		dst = appendInt(dst, `,"w":`, int64(s.Waits))
 		dst = append(dst, '}')
 	}
 	dst = append(dst, ']')
@@ -90,7 +125,46 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		dst = appendText(dst, `,"m":`, a.Message)
 		dst = append(dst, '}')
 	}
+	for i, event := range e.Refused {
+		dst = appendDigest(append(dst, []string{`,"refused":[`, `,`}[min(i, 1)]...), event)
+		if i == len(e.Refused)-1 {
+			dst = append(dst, ']')
+		}
+	}
+	if len(e.Snapshots) > 0 {
+		dst = appendJSON(append(dst, `,"snapshots":`...), wireSnapshots(e.Snapshots))
+	}
+	if e.Register != nil {
+		dst = appendJSON(append(dst, `,"register":`...), wireRegister(*e.Register))
+	}
 	return append(dst, '}')
+}
+
+func appendDigest(dst []byte, digest uint64) []byte {
+	dst = strconv.AppendUint(append(dst, '"'), digest, 16)
+	return append(dst, '"')
+}
+
+func appendJSON(dst []byte, value any) []byte {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		panic("ledger: a value that JSON cannot hold: " + err.Error())
+	}
+	return append(dst, encoded...)
+}
+
+func wireSnapshots(list []Snapshot) []wireSnapshot {
+	all := make([]wireSnapshot, len(list))
+	for i, s := range list {
+		all[i] = wireSnapshot{
+			Time: s.Time, Arrival: s.Arrival, Event: strconv.FormatUint(s.Event, 16), Name: s.Name, Backfill: s.Backfill,
+			Of: s.Of, Since: s.Since, Done: s.Done, Lost: s.Lost, Keys: s.Keys, Zeros: s.Zeros, Waits: s.Waits,
+		}
+		for _, part := range s.Parts {
+			all[i].Parts = append(all[i].Parts, wirePart{part.Number, part.Arrival, strconv.FormatUint(part.Content, 16)})
+		}
+	}
+	return all
 }
 
 func appendFigure(dst []byte, v Version, value Value) []byte {
@@ -139,17 +213,26 @@ func ParseEntry(key Key, data []byte) (Entry, error) {
 	}
 	e := Entry{Key: key, State: w.State, Reason: w.Reason, Attempts: w.Attempts, Next: w.Next, Since: w.Since}
 	e.Seen = make([]Seen, len(w.Seen))
+	var digests digestReader
 	for i, s := range w.Seen {
-		event, err := strconv.ParseUint(s.Event, 16, 64)
-		if err != nil {
-			return Entry{}, fmt.Errorf("entry %s: event digest %q is no hexadecimal number", key, s.Event)
-		}
 		e.Seen[i] = Seen{
 			Version:     Version{Time: s.Time, Arrival: s.Arrival},
 			Value:       Value{Units: s.Units, Properties: s.Properties},
-			Event:       event,
+			Event:       digests.read(s.Event),
 			Disposition: s.Disposition,
+			Waits:       s.Waits,
 		}
+		if s.Backfill != "" {
+			e.Seen[i].Backfill = digests.read(s.Backfill)
+		}
+	}
+	for _, text := range w.Refused {
+		e.Refused = append(e.Refused, digests.read(text))
+	}
+	e.Snapshots = digests.snapshots(w.Snapshots)
+	e.Register = (*Register)(w.Register)
+	if digests.bad != "" {
+		return Entry{}, fmt.Errorf("entry %s: event digest %q is no hexadecimal number", key, digests.bad)
 	}
 	if d := w.Delivered; d != nil {
 		e.Delivered = Delivered{
@@ -171,9 +254,37 @@ func ParseEntry(key Key, data []byte) (Entry, error) {
 	return e, nil
 }
 
+// digestReader reads digests and keeps the first that is none.
+type digestReader struct{ bad string }
+
+func (r *digestReader) read(text string) uint64 {
+	digest, err := strconv.ParseUint(text, 16, 64)
+	if err != nil && r.bad == "" {
+		r.bad = text
+	}
+	return digest
+}
+
+func (r *digestReader) snapshots(list []wireSnapshot) []Snapshot {
+	var all []Snapshot
+	for _, w := range list {
+		s := Snapshot{
+			Version: Version{Time: w.Time, Arrival: w.Arrival}, Event: r.read(w.Event), Name: w.Name, Backfill: w.Backfill,
+			Of: w.Of, Since: w.Since, Done: w.Done, Lost: w.Lost, Keys: w.Keys, Zeros: w.Zeros, Waits: w.Waits,
+		}
+		for _, part := range w.Parts {
+			s.Parts = append(s.Parts, SeenPart{Number: part.Number, Arrival: part.Arrival, Content: r.read(part.Content)})
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
 // fault says what makes the entry unsound, or nothing.
 func (e *Entry) fault() string {
 	switch {
+	case !e.Key.Kind.Figure():
+		return e.keeperFault()
 	case len(e.Seen) == 0:
 		return "has no figure"
 	case !slices.Contains(States(), e.State):
@@ -190,6 +301,17 @@ func (e *Entry) fault() string {
 		if i > 0 && s.Version.Compare(e.Seen[i-1].Version) > 0 {
 			return fmt.Sprintf("remembers a newer figure behind an older one (place %d)", i)
 		}
+	}
+	return ""
+}
+
+// keeperFault says what makes an entry that has no figures unsound.
+func (e *Entry) keeperFault() string {
+	switch {
+	case len(e.Seen) > 0 || e.State != "":
+		return "has a figure or a state, where none belongs"
+	case e.Key.Kind == Backfill && e.Register == nil:
+		return "has no register"
 	}
 	return ""
 }

@@ -41,9 +41,21 @@ func (v Version) Compare(w Version) int {
 type Seen struct {
 	Version
 	Value       Value
-	Event       uint64 // digest of the event's source and id
+	Event       uint64 // digest of the event's source and id, or of its snapshot's
+	Backfill    uint64 // BackfillDigest of the backfill that it belongs to; 0: none
 	Disposition Disposition
+	Waits       Wait
 }
+
+// Wait says why a figure is not to be sent before a person has approved it.
+type Wait uint8
+
+// The reasons to wait for approval.
+const (
+	NoWait   Wait = iota
+	Vanished      // a snapshot did not name its key, and too many others
+	Jumped        // it differs from the figure before by more than the service's factor
+)
 
 // Delivered is the last value that the partner accepted.
 type Delivered struct {
@@ -89,14 +101,24 @@ type Entry struct {
 	Next      int64      // when the next attempt is due (Retrying), nanoseconds since 1970 UTC
 	// Since is when the partner last stopped having the desired value, or 0
 	// when it has it: the age of a dirty key counts from here.
-	Since    int64
-	Answer   Answer
+	Since  int64
+	Answer Answer
+	// Refused remembers the digests of the last events whose figure a person
+	// refused: a snapshot among them did name the key.
+	Refused  []uint64
 	Revision uint64 // of the stored entry; 0: not stored yet. The store sets it.
+
+	Snapshots []Snapshot // of a Scope alone: the newest first
+	Register  *Register  // of a Backfill alone
 }
 
 const (
 	minSeen = 4  // event contract: "at least its newest 4 events"
 	maxTied = 32 // bound on remembered events of one single time
+	// maxBases bounds the older figures that are remembered because a person
+	// may yet take back all that is above them.
+	maxBases   = 12
+	maxRefused = 8
 	// maxTiedCatalog is that bound for accounts and services. Their longest
 	// properties take 34 KiB each once they are stored, and an entry must fit
 	// into a message of 1 MiB or it could never be stored again.
@@ -107,8 +129,15 @@ const (
 type Operation struct {
 	Key Key
 	Version
-	Value Value
-	Event uint64 // digest of the event's source and id
+	Value    Value
+	Event    uint64 // digest of the event's source and id, or of its snapshot's
+	Backfill string // id of the backfill that the event belongs to; empty: none
+	Waits    Wait   // the figure is to be approved by a person first
+	// Replay says that an operator wants the event taken once more: if its
+	// figure is the desired one and had failed, it is sent again.
+	Replay bool
+	// Part is set for a Scope alone: a message of a snapshot has come.
+	Part *Part
 }
 
 // ErrConflict says that the event's id and source came before with other content.
@@ -157,7 +186,8 @@ func (e *Entry) Apply(op Operation, now time.Time) (Entry, Disposition, error) {
 		}
 	}
 	at, _ := slices.BinarySearchFunc(e.Seen, op.Version, func(s Seen, v Version) int { return v.Compare(s.Version) })
-	if at > 0 && !keeps(e.Seen, at, op.Time) {
+	figure := Seen{Version: op.Version, Value: op.Value, Event: op.Event, Backfill: BackfillDigest(op.Backfill), Waits: op.Waits}
+	if at > 0 && !keeps(e.Seen, at, op.Time) && slices.ContainsFunc(e.Seen[:at], figure.standsUnder) {
 		return *e, Superseded, nil
 	}
 	next := *e
@@ -171,7 +201,8 @@ func (e *Entry) Apply(op Operation, now time.Time) (Entry, Disposition, error) {
 	}
 	next.Seen = make([]Seen, 0, len(e.Seen)+1) // a new array: e keeps its own
 	next.Seen = append(next.Seen, e.Seen[:at]...)
-	next.Seen = append(next.Seen, Seen{Version: op.Version, Value: op.Value, Event: op.Event, Disposition: disposition})
+	figure.Disposition = disposition
+	next.Seen = append(next.Seen, figure)
 	next.Seen = append(next.Seen, e.Seen[at:]...)
 	next.trim()
 	if disposition == Applied {
@@ -186,10 +217,15 @@ func (e *Entry) repeat(i int, op Operation, now time.Time) (Entry, Disposition, 
 	switch {
 	case s.Time != op.Time || s.Value != op.Value:
 		return *e, Dead, ErrConflict
-	case s.Arrival == op.Arrival:
-		return *e, s.Disposition, nil
-	case s.Arrival < op.Arrival:
-		return *e, Duplicate, nil
+	case s.Arrival <= op.Arrival:
+		next, disposition := *e, Duplicate
+		if s.Arrival == op.Arrival {
+			disposition = s.Disposition
+		}
+		if op.Replay && i == 0 && e.State == Failed {
+			next.want(now)
+		}
+		return next, disposition, nil
 	}
 	// The same event, seen at an earlier place in the log (a replay keeps the
 	// arrival of its original): the earlier place counts, whatever came first.
@@ -216,30 +252,54 @@ func keeps(seen []Seen, at int, when int64) bool {
 	return at < minSeen || when == seen[0].Time && at < tied
 }
 
-// trim forgets the oldest events beyond what the entry promises to remember.
+// trim forgets the oldest events beyond what the entry promises to remember:
+// beside the newest, of every backfill the newest figure, of those that wait
+// the newest, and the newest of all the others. What a person takes back must
+// uncover what was there before.
 func (e *Entry) trim() {
 	n := len(e.Seen)
 	for n > minSeen && !keeps(e.Seen, n-1, e.Seen[n-1].Time) {
 		n--
 	}
-	e.Seen = e.Seen[:n:n]
+	newest, most := e.Seen[0], n+maxBases
+	if newest.Value.Properties != "" {
+		most = maxTiedCatalog
+	}
+	kept := e.Seen[:n:n]
+	for _, s := range e.Seen[n:] {
+		if len(kept) < most && s.Time != newest.Time && !slices.ContainsFunc(kept, s.standsUnder) {
+			kept = append(kept, s)
+		}
+	}
+	e.Seen = kept
+}
+
+// standsUnder says whether s, which is older than t or as old, can never be
+// uncovered by a person who takes something back: what takes back t takes back
+// s, too. Figures that nobody can take back have one fate.
+func (s Seen) standsUnder(t Seen) bool {
+	return s.Backfill == t.Backfill && (s.Waits == NoWait) == (t.Waits == NoWait) && s.Time != t.Time
 }
 
 // want makes the entry ask for its desired value, with a retry budget of its
-// own. A key that is retrying or held for a reason of its own stays so: a
-// newer value does not mend the partner, and it will be the newest value that
-// goes out in the end.
+// own. A key that is retrying or unmapped stays so: a newer value does not
+// mend the partner, and it will be the newest value that goes out in the end.
 func (e *Entry) want(now time.Time) {
 	if e.Since == 0 {
 		e.Since = now.UnixNano()
 	}
 	e.Attempts = 0
-	if e.State == Retrying || e.State == Held {
-		return
+	switch {
+	case e.waits():
+		e.settle(Held, Approval)
+	case e.State == Retrying, e.State == Held && e.Reason != Approval:
+	default:
+		e.settle(Dirty, "")
 	}
-	e.State = Dirty
-	e.Next = 0
 }
+
+// waits says whether a person must approve the desired figure.
+func (e *Entry) waits() bool { return len(e.Seen) > 0 && e.Seen[0].Waits != NoWait }
 
 // Accept records that the partner took the value of version v. When a newer
 // event has come meanwhile the key stays dirty, or held for approval.
@@ -278,10 +338,11 @@ func (e *Entry) Hold(reason HoldReason, a Answer) Entry {
 }
 
 // Release makes the key dirty again, whatever its state, its attempts
-// forgotten: a person or another part of the program wants it sent.
+// forgotten: a person or another part of the program wants it sent. A figure
+// that waits for approval goes on waiting.
 func (e *Entry) Release() Entry {
 	next := *e
-	next.settle(Dirty, "")
+	next.resume(Dirty, "")
 	return next
 }
 
@@ -322,11 +383,12 @@ func (e *Entry) answered(a Answer) Entry {
 	return next
 }
 
-// resume moves the key to the state that the answer asks for, unless it was
-// held for approval while the call was under way: that is a person's word,
-// and only Release takes it back. It says whether the key moved.
+// resume moves the key to the state that the answer asks for, unless the figure
+// that has become desired meanwhile waits for approval. It says whether the key
+// moved there.
 func (e *Entry) resume(state State, reason HoldReason) bool {
-	if e.State == Held && e.Reason == Approval {
+	if e.waits() {
+		e.settle(Held, Approval)
 		return false
 	}
 	e.settle(state, reason)

@@ -155,9 +155,15 @@ func situations(t *testing.T) []situation {
 		{"sending", sending},
 		{"retrying", dirty.Retry(now.Add(time.Minute), answer)},
 		{"unmapped", dirty.Hold(ledger.Unmapped, answer)},
-		{"approval", dirty.Hold(ledger.Approval, answer)},
+		{"approval", folded(t, waiting(op(1, 10, 100, 5)))},
 		{"failed", failed},
 	}
+}
+
+// waiting is the operation with a figure that a person must approve.
+func waiting(o ledger.Operation) ledger.Operation {
+	o.Waits = ledger.Jumped
+	return o
 }
 
 // methods are all ways in which an entry changes. The sent figure is event 1.
@@ -169,7 +175,7 @@ func methods(t *testing.T) ([]string, map[string]func(ledger.Entry) ledger.Entry
 	}
 	accept := func(e ledger.Entry) ledger.Entry { return e.Accept(sent, ledger.Receipt{RequestID: "r"}, answer) }
 	fail := func(e ledger.Entry) ledger.Entry { return e.Fail(sent, answer) }
-	return []string{"same", "other", "accept", "acceptOld", "retry", "hold", "release", "fail", "failOld"},
+	return []string{"same", "other", "accept", "acceptOld", "retry", "hold", "release", "fail", "failOld", "waits", "acceptWaits"},
 		map[string]func(ledger.Entry) ledger.Entry{
 			"same":      func(e ledger.Entry) ledger.Entry { return after(e, op(2, 20, 200, 5)) },
 			"other":     func(e ledger.Entry) ledger.Entry { return after(e, op(2, 20, 200, 7)) },
@@ -180,6 +186,10 @@ func methods(t *testing.T) ([]string, map[string]func(ledger.Entry) ledger.Entry
 			"release":   func(e ledger.Entry) ledger.Entry { return e.Release() },
 			"fail":      fail,
 			"failOld":   newer(fail),
+			"waits":     func(e ledger.Entry) ledger.Entry { return after(e, waiting(op(2, 20, 200, 7))) },
+			"acceptWaits": func(e ledger.Entry) ledger.Entry {
+				return accept(after(e, waiting(op(2, 20, 200, 7))))
+			},
 		}
 }
 
@@ -188,13 +198,13 @@ func TestEveryMethodMovesEveryStateWhereItShould(t *testing.T) {
 	// Columns as in names; acceptOld and failOld: a newer event came meanwhile.
 	// A held state is written as its reason.
 	want := map[string][]string{
-		"synced":   {"synced", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty"},
-		"dirty":    {"dirty", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty"},
-		"sending":  {"dirty", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty"},
-		"retrying": {"retrying", "retrying", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty"},
-		"unmapped": {"unmapped", "unmapped", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty"},
-		"approval": {"approval", "approval", "synced", "approval", "approval", "approval", "dirty", "failed", "approval"},
-		"failed":   {"dirty", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty"},
+		"synced":   {"synced", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty", "approval", "approval"},
+		"dirty":    {"dirty", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty", "approval", "approval"},
+		"sending":  {"dirty", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty", "approval", "approval"},
+		"retrying": {"retrying", "retrying", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty", "approval", "approval"},
+		"unmapped": {"unmapped", "unmapped", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty", "approval", "approval"},
+		"approval": {"dirty", "dirty", "synced", "dirty", "approval", "approval", "approval", "failed", "dirty", "approval", "approval"},
+		"failed":   {"dirty", "dirty", "synced", "dirty", "retrying", "unmapped", "dirty", "failed", "dirty", "approval", "approval"},
 	}
 	for _, s := range situations(t) {
 		for i, name := range names {

@@ -11,10 +11,18 @@ const (
 	Account Kind = iota + 1
 	Service
 	Count
+	// Scope and Backfill are no figures and are never sent: under them the
+	// ledger keeps what it knows of the snapshots of an organization or of an
+	// account, and of the backfills of an organization.
+	Scope
+	Backfill
 )
 
-// Kinds lists every kind in the order of delivery.
+// Kinds lists every kind that the partner holds, in the order of delivery.
 func Kinds() []Kind { return []Kind{Account, Service, Count} }
+
+// Figure says whether keys of the kind have figures, which the partner holds.
+func (k Kind) Figure() bool { return k == Account || k == Service || k == Count }
 
 // String is the word used in subjects, store keys, logs and metrics.
 func (k Kind) String() string {
@@ -25,6 +33,10 @@ func (k Kind) String() string {
 		return "service"
 	case Count:
 		return "count"
+	case Scope:
+		return "scope"
+	case Backfill:
+		return "backfill"
 	}
 	return "unknown"
 }
@@ -34,8 +46,8 @@ func (k Kind) String() string {
 // unescaped.
 type Key struct {
 	Organization string
-	Account      string // empty for a service
-	Service      string // empty for an account
+	Account      string // empty for a service, and for a scope that is the whole organization
+	Service      string // empty for an account and a scope; a backfill's id
 	Kind         Kind
 }
 
@@ -52,6 +64,27 @@ func ServiceKey(organization, service string) Key {
 // CountKey is the key of the unit count of one service for one account.
 func CountKey(organization, account, service string) Key {
 	return Key{Organization: organization, Account: account, Service: service, Kind: Count}
+}
+
+// ScopeKey is the key of what is known of the snapshots of an organization,
+// or of one of its accounts if that is not empty.
+func ScopeKey(organization, account string) Key {
+	return Key{Organization: organization, Account: account, Kind: Scope}
+}
+
+// BackfillKey is the key of what is known of a backfill in an organization.
+func BackfillKey(organization, backfill string) Key {
+	return Key{Organization: organization, Service: backfill, Kind: Backfill}
+}
+
+// In says whether the key is a count in the scope.
+func (k Key) In(scope Key) bool {
+	return k.Kind == Count && k.Organization == scope.Organization && (scope.Account == "" || scope.Account == k.Account)
+}
+
+// scopes are the keys of the scopes that a count lies in.
+func (k Key) scopes() [2]Key {
+	return [2]Key{ScopeKey(k.Organization, ""), ScopeKey(k.Organization, k.Account)}
 }
 
 // AccountKey is the key of the account that a count names.

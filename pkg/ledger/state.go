@@ -34,7 +34,7 @@ func States() []State { return []State{Synced, Dirty, Sending, Retrying, Held, F
 type HoldReason string
 
 // The reasons for a hold. Unmapped and Approval belong to a single key and are
-// stored with it; the others belong to the integration or follow from other
+// stored with it, Approval exactly while its newest figure waits; the others belong to the integration or follow from other
 // entries, and are derived by View, so that closing a gate on 100,000 keys
 // writes nothing.
 const (

@@ -16,12 +16,18 @@ import (
 // work is one cycle's changes, on copies: nothing of it shows before it is
 // recorded.
 type work struct {
-	now     time.Time
-	changed map[ledger.Key]*ledger.Entry
-	list    []ledger.Entry // changed, as handed to the store; has the new revisions
-	woken   []ledger.Key   // keys that events changed
-	letters []event.Letter
-	calls   []ledger.Call
+	now       time.Time
+	table     *table
+	rules     *ledger.Rules
+	changed   map[ledger.Key]*ledger.Entry
+	list      []ledger.Entry // changed, as handed to the store; has the new revisions
+	woken     []ledger.Key   // keys that events or people changed
+	completed []ledger.Key   // scopes of which a snapshot is complete now
+	snapshots map[string]int // that ended, by how
+	letters   []event.Letter
+	calls     []ledger.Call
+	watch     *floodWatch
+	flooded   bool // too many of the vendor's events are dead: no more of them
 
 	messages     int                 // folded
 	events       int                 // in them, dead ones too
@@ -34,8 +40,11 @@ type disposition struct {
 	what   ledger.Disposition
 }
 
-func newWork(now time.Time) *work {
-	return &work{now: now, changed: map[ledger.Key]*ledger.Entry{}, received: map[string]int{}, dispositions: map[disposition]int{}}
+func (p *partition) newWork(now time.Time) *work {
+	return &work{
+		now: now, table: p.table, rules: p.vendor.currentRules(), watch: p.vendor.watch(), changed: map[ledger.Key]*ledger.Entry{},
+		received: map[string]int{}, dispositions: map[disposition]int{}, snapshots: map[string]int{},
+	}
 }
 
 func (w *work) entries() []ledger.Entry {
@@ -46,26 +55,44 @@ func (w *work) entries() []ledger.Entry {
 	return list
 }
 
-// entry is the newest copy of the key's entry, or a new one.
-func (p *partition) entry(w *work, key ledger.Key) ledger.Entry {
+// Entry is the newest copy of the key's entry, or a new one (ledger.Book).
+func (w *work) Entry(key ledger.Key) ledger.Entry {
 	if e := w.changed[key]; e != nil {
 		return *e
 	}
-	e, _ := p.table.entry(key)
+	e, _ := w.table.entry(key)
 	return e
 }
 
+// Put takes a changed entry (ledger.Book).
+func (w *work) Put(e ledger.Entry) { w.changed[e.Key] = &e }
+
+// Counts yields every count of the scope (ledger.Book).
+func (w *work) Counts(scope ledger.Key, yield func(ledger.Key)) {
+	for _, key := range w.table.counts(scope) {
+		yield(key)
+	}
+	for key := range w.changed {
+		if _, recorded := w.table.entry(key); !recorded && key.In(scope) {
+			yield(key)
+		}
+	}
+}
+
 // fold decodes and applies the messages of a batch, until they are all
-// folded or hold as many events as one cycle may have.
+// folded, or hold as many events as one cycle may have, or too many of them are
+// dead.
 func (p *partition) fold(batch []event.Message, now time.Time) *work {
-	w := newWork(now)
-	for w.messages < len(batch) && w.events < maxCycle {
+	w := p.newWork(now)
+	for w.messages < len(batch) && w.events < maxCycle && !w.flooded {
 		m := &batch[w.messages]
 		w.messages++
 		w.received[family(m)]++
 		for _, r := range p.decode(m) {
 			w.events++
+			dead := len(w.letters)
 			p.foldResult(w, m, r)
+			w.flooded = w.watch.add(len(w.letters) > dead) || w.flooded
 		}
 	}
 	return w
@@ -124,44 +151,23 @@ func (p *partition) apply(w *work, m *event.Message, e *event.Event) (fault *eve
 		}
 		return fault
 	}
-	for _, op := range operations {
-		current := p.entry(w, op.Key)
-		next, what, err := current.Apply(op, w.now)
-		if err != nil {
-			return &event.Fault{
-				Reason:  event.ReasonConflict,
-				Problem: fmt.Sprintf("event %q of %s: %v", e.ID, e.Source, err),
-				Want:    "a new id for every event whose content differs",
-			}
+	folded, err := ledger.Fold(w, operations, w.rules, w.now)
+	if err != nil {
+		return &event.Fault{
+			Reason:  event.ReasonConflict,
+			Problem: fmt.Sprintf("event %q of %s: %v", e.ID, e.Source, err),
+			Want:    "a new id for every event whose content differs",
 		}
-		w.dispositions[disposition{family(m), what}]++
-		if what == ledger.Superseded || what == ledger.Duplicate {
-			if !remembers(&current, &next) {
-				continue
-			}
-		}
-		w.changed[op.Key] = &next
-		w.woken = append(w.woken, op.Key)
 	}
+	w.dispositions[disposition{family(m), folded.Disposition}]++
+	w.woken = append(w.woken, folded.Figures...)
+	w.completed = append(w.completed, folded.Completed...)
 	return nil
-}
-
-// remembers says whether next differs from current in what it remembers.
-func remembers(current, next *ledger.Entry) bool {
-	if len(current.Seen) != len(next.Seen) {
-		return true
-	}
-	for i := range current.Seen {
-		if current.Seen[i] != next.Seen[i] {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *partition) letter(w *work, m *event.Message, r event.Result, fault *event.Fault) event.Letter {
 	l := event.Letter{
-		Vendor:   p.vendor,
+		Vendor:   p.vendor.name,
 		Fault:    *fault,
 		Original: *m,
 		Index:    r.Index,
@@ -195,7 +201,7 @@ func (p *partition) settle(ctx context.Context, w *work, outcomes []delivery.Out
 		if o.Task.Key.Kind == 0 {
 			continue
 		}
-		current := p.entry(w, o.Task.Key)
+		current := w.Entry(o.Task.Key)
 		if _, ok := current.Desired(); !ok {
 			continue
 		}
@@ -211,7 +217,7 @@ func (p *partition) settle(ctx context.Context, w *work, outcomes []delivery.Out
 // doubt makes dirty what the partner has lost of the keys.
 func (p *partition) doubt(w *work, keys []ledger.Key) {
 	for _, key := range keys {
-		current := p.entry(w, key)
+		current := w.Entry(key)
 		if next, changed := current.Doubt(p.generation(key.Organization), w.now); changed {
 			w.changed[key] = &next
 			w.woken = append(w.woken, key)
@@ -219,15 +225,48 @@ func (p *partition) doubt(w *work, keys []ledger.Key) {
 	}
 }
 
+// review brings keys in line with what people have said and with snapshots.
+func (p *partition) review(w *work, keys []ledger.Key) {
+	for _, key := range keys {
+		if key.Kind == ledger.Scope {
+			p.giveUp(w, key)
+			continue
+		}
+		if ledger.Review(w, key, w.rules, w.now) && key.Kind.Figure() {
+			w.woken = append(w.woken, key)
+		}
+	}
+}
+
+// giveUp gives up the snapshots of a scope whose parts do not come.
+func (p *partition) giveUp(w *work, scope ledger.Key) {
+	e := w.Entry(scope)
+	next, lost := e.GiveUp(w.now, p.config.SnapshotPatience)
+	if lost == 0 {
+		return
+	}
+	w.Put(next)
+	w.snapshots[snapshotIncomplete] += lost
+	p.log.Warn("snapshots given up, because parts did not come", "organization", scope.Organization, "snapshots", lost,
+		"try", "send the whole snapshot again")
+}
+
+// How a snapshot ends.
+const (
+	snapshotComplete   = "complete"
+	snapshotApproval   = "approval"
+	snapshotIncomplete = "incomplete"
+)
+
 // settleOne is the entry after the call, in an integration of the generation.
 func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome, generation int) (next ledger.Entry, changed bool) {
 	answer := ledger.Answer{At: o.Answer.At.UnixNano(), Status: o.Answer.Status, Message: o.Answer.Message}
 	switch o.Verdict.Ruling {
 	case delivery.Delivered:
-		if o.Task.Figure.Compare(e.Delivered.Version) < 0 {
-			// Another worker delivered a newer figure while this call was
-			// under way. Which one the partner took last is unknown: send the
-			// newest again.
+		if e.Delivered.At != o.Task.Before && e.Delivered.At != answer.At {
+			// Another worker delivered a figure while this call was under way.
+			// Which one the partner took last is unknown: send the newest
+			// again.
 			next = e.Release()
 			next.Since = w.now.UnixNano()
 			return next, true
@@ -260,7 +299,7 @@ func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome, generation int) (n
 func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, done *progress) event.Letter {
 	arrival := event.Arrival(o.Task.Figure.Arrival)
 	l := event.Letter{
-		Vendor:       p.vendor,
+		Vendor:       p.vendor.name,
 		Organization: o.Task.Key.Organization,
 		Fault: event.Fault{
 			Reason:  event.Reason(o.Verdict.Dead),
@@ -273,7 +312,7 @@ func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, d
 		Worker:   p.config.ID,
 		Parked:   w.now,
 	}
-	l.Original.Stream, l.Original.Sequence = event.Stream(p.vendor), arrival.Sequence()
+	l.Original.Stream, l.Original.Sequence = event.Stream(p.vendor.name), arrival.Sequence()
 	m, err := p.original(ctx, arrival.Sequence(), done)
 	if err != nil {
 		p.log.Warn("dead letter without its original", "err", err, "sequence", arrival.Sequence())
@@ -298,7 +337,7 @@ func (p *partition) original(ctx context.Context, sequence uint64, done *progres
 	}
 	ctx, cancel := context.WithTimeout(ctx, originalTimeout)
 	defer cancel()
-	m, err := p.config.Backend.Records.Message(ctx, p.vendor, sequence)
+	m, err := p.config.Backend.Records.Message(ctx, p.vendor.name, sequence)
 	if err == nil {
 		done.originals[sequence] = m
 	}

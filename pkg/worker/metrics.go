@@ -22,6 +22,7 @@ type Metrics struct {
 	conflicts *prometheus.CounterVec
 	owned     *prometheus.GaugeVec
 	lost      *prometheus.CounterVec
+	snapshots *prometheus.CounterVec
 	collector *collector
 }
 
@@ -48,13 +49,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		conflicts: counter("ledger_write_conflicts_total", "Ledger writes that were not confirmed and folded again.", "vendor"),
 		owned:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usagebridge_partition_owned", Help: "Partitions that this worker owns."}, []string{"vendor"}),
 		lost:      counter("lease_lost_total", "Leases lost while the partition was being worked on.", "vendor"),
+		snapshots: counter("snapshots_total", "Snapshots that ended: complete, complete with zeros that wait for approval, incomplete.", "vendor", "result"),
 		collector: &collector{
-			keys:   prometheus.NewDesc("usagebridge_ledger_keys", "Keys of the partitions owned, by stored state.", []string{"vendor", "state"}, nil),
-			oldest: prometheus.NewDesc("usagebridge_oldest_dirty_age_seconds", "Age of the oldest key that the partner does not have as desired, for whatever reason.", []string{"vendor"}, nil),
-			gates:  prometheus.NewDesc("usagebridge_partner_gate_closed", "Integrations to which nothing is sent, by reason.", []string{"vendor", "reason"}, nil),
+			keys:    prometheus.NewDesc("usagebridge_ledger_keys", "Keys of the partitions owned, by stored state.", []string{"vendor", "state"}, nil),
+			oldest:  prometheus.NewDesc("usagebridge_oldest_dirty_age_seconds", "Age of the oldest key that the partner does not have as desired, for whatever reason.", []string{"vendor"}, nil),
+			stopped: prometheus.NewDesc("usagebridge_vendor_stopped", "Whether the vendor's events are not folded, because too many are dead or by an operator's word.", []string{"vendor"}, nil),
+			gates:   prometheus.NewDesc("usagebridge_partner_gate_closed", "Integrations to which nothing is sent, by reason.", []string{"vendor", "reason"}, nil),
 		},
 	}
-	r.MustRegister(m.received, m.events, m.letters, m.batch, m.duration, m.conflicts, m.owned, m.lost, m.collector)
+	r.MustRegister(m.received, m.events, m.letters, m.batch, m.duration, m.conflicts, m.owned, m.lost, m.snapshots, m.collector)
 	return m
 }
 
@@ -73,6 +76,9 @@ func (m *Metrics) touch(vendor string) {
 	m.conflicts.WithLabelValues(vendor)
 	m.owned.WithLabelValues(vendor)
 	m.lost.WithLabelValues(vendor)
+	for _, result := range []string{snapshotComplete, snapshotApproval, snapshotIncomplete} {
+		m.snapshots.WithLabelValues(vendor, result)
+	}
 }
 
 func (m *Metrics) folded(vendor string, messages int, w *work, took time.Duration) {
@@ -85,6 +91,9 @@ func (m *Metrics) folded(vendor string, messages int, w *work, took time.Duratio
 	for i := range w.letters {
 		m.letters.WithLabelValues(vendor, string(w.letters[i].Fault.Reason)).Inc()
 	}
+	for result, n := range w.snapshots {
+		m.snapshots.WithLabelValues(vendor, result).Add(float64(n))
+	}
 	if messages > 0 {
 		m.batch.Observe(float64(messages))
 		m.duration.Observe(took.Seconds())
@@ -95,8 +104,8 @@ func (m *Metrics) watch(w *Worker) { m.collector.worker = w }
 
 // collector reads gauges off the worker when it is scraped.
 type collector struct {
-	worker              *Worker
-	keys, oldest, gates *prometheus.Desc
+	worker                       *Worker
+	keys, oldest, gates, stopped *prometheus.Desc
 }
 
 // Describe names the gauges (prometheus.Collector).
@@ -104,6 +113,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.keys
 	ch <- c.oldest
 	ch <- c.gates
+	ch <- c.stopped
 }
 
 // Collect reads the gauges (prometheus.Collector).
@@ -112,6 +122,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for vendor, partitions := range c.worker.owned() {
+		stopped := 0.0
+		if c.worker.Stopped(vendor) {
+			stopped = 1
+		}
+		ch <- prometheus.MustNewConstMetric(c.stopped, prometheus.GaugeValue, stopped, vendor)
 		states := map[ledger.State]int{}
 		gates := map[string]int{}
 		oldest := int64(0)

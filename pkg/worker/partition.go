@@ -24,7 +24,7 @@ import (
 // twice at a time, and that one write carries many changes.
 type partition struct {
 	config Config
-	vendor string
+	vendor *vendorState
 	number int
 	store  Store
 	table  *table
@@ -39,14 +39,15 @@ type partition struct {
 	start    func(*delivery.Lane) // nil before the ledger is loaded and after the end
 	outcomes []delivery.Outcome
 	doubts   []ledger.Key // may have been lost by the partner
+	reviews  []ledger.Key // may not be as people or snapshots want them
 }
 
-func newPartition(c Config, vendor string, number int, t *tenure, log *slog.Logger) *partition {
+func newPartition(c Config, vendor *vendorState, number int, t *tenure, log *slog.Logger) *partition {
 	return &partition{
 		config: c,
 		vendor: vendor,
 		number: number,
-		store:  c.Backend.Store(vendor),
+		store:  c.Backend.Store(vendor.name),
 		table:  newTable(),
 		tenure: t,
 		log:    log,
@@ -64,7 +65,7 @@ func (p *partition) run(running, fenced context.Context) error {
 	if err := p.load(running); err != nil {
 		return err
 	}
-	source, err := p.config.Backend.Source(running, p.vendor, p.number)
+	source, err := p.config.Backend.Source(running, p.vendor.name, p.number)
 	if err != nil {
 		return fmt.Errorf("open source of partition %d: %w", p.number, err)
 	}
@@ -74,8 +75,8 @@ func (p *partition) run(running, fenced context.Context) error {
 	sending, stopLanes := context.WithCancelCause(fenced)
 	defer stopLanes(nil)
 	p.open(func(l *delivery.Lane) { lanes.Go(func() { p.cut.Add(int64(l.Run(sending))) }) })
-	p.config.Metrics.owned.WithLabelValues(p.vendor).Inc()
-	defer p.config.Metrics.owned.WithLabelValues(p.vendor).Dec()
+	p.config.Metrics.owned.WithLabelValues(p.vendor.name).Inc()
+	defer p.config.Metrics.owned.WithLabelValues(p.vendor.name).Dec()
 	p.log.Info("partition taken", "keys", len(p.table.entries), "duration_seconds", time.Since(started).Seconds())
 
 	ended := p.work(running, fenced, source)
@@ -102,6 +103,8 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 
 	asserting := time.NewTicker(p.assertEvery())
 	defer asserting.Stop()
+	awaiting := time.NewTicker(max(p.config.SnapshotPatience/awaitParts, time.Second))
+	defer awaiting.Stop()
 	batches := make(chan []event.Message)
 	var receiving sync.WaitGroup
 	receiving.Go(func() { end(p.receive(working, source, batches)) })
@@ -114,6 +117,8 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 			p.take(recording, source, nil)
 		case <-asserting.C:
 			p.reassert(time.Now())
+		case <-awaiting.C:
+			p.examine(p.table.incomplete())
 		}
 	}
 	receiving.Wait()
@@ -172,16 +177,19 @@ func (p *partition) open(start func(*delivery.Lane)) {
 	}
 	for _, organization := range organizations {
 		p.lane(organization)
-		p.review(organization)
+		p.renew(organization)
 	}
 	for _, key := range p.table.unbuilt() {
 		p.lane(key.Organization).Rebuild(key)
 	}
+	// A worker may have died between a person's word, or the last part of a
+	// snapshot, and what follows from it.
+	p.setRules(p.vendor.currentRules())
 }
 
-// review has what was delivered to the organization before its present
+// renew has what was delivered to the organization before its present
 // generation doubted, and its lane look at the catalog again.
-func (p *partition) review(organization string) {
+func (p *partition) renew(organization string) {
 	generation := p.generation(organization)
 	if generation == 0 {
 		return
@@ -215,6 +223,24 @@ func (p *partition) assertEvery() time.Duration {
 	return max(p.config.Delivery.Reassert/assertParts, 10*time.Millisecond)
 }
 
+// awaitParts divides the patience with snapshots into the intervals in which
+// incomplete ones are looked for.
+const awaitParts = 20
+
+// examine has the keys reviewed soon.
+func (p *partition) examine(keys []ledger.Key) {
+	if len(keys) == 0 {
+		return
+	}
+	p.mu.Lock()
+	p.reviews = append(p.reviews, keys...)
+	p.mu.Unlock()
+	p.nudge()
+}
+
+// setRules has what the new rules concern reviewed.
+func (p *partition) setRules(rules *ledger.Rules) { p.examine(p.table.suspects(rules)) }
+
 // reassert has counts sent again that were delivered long ago.
 func (p *partition) reassert(now time.Time) {
 	if p.config.Delivery.Reassert <= 0 {
@@ -243,12 +269,12 @@ func (p *partition) lane(organization string) *delivery.Lane {
 		return l
 	}
 	l := delivery.New(delivery.Options{
-		Vendor:       p.vendor,
+		Vendor:       p.vendor.name,
 		Organization: organization,
 		Config:       p.config.Delivery,
 		Book:         p,
 		May:          p.tenure.maySend,
-		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor, s) },
+		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor.name, s) },
 		Metrics:      p.config.Metrics.Delivery,
 		Logger:       p.config.Logger.With("worker", p.config.ID, "partition", p.number), // the lane adds vendor and organization
 	})
@@ -271,7 +297,7 @@ func (p *partition) setLink(organization string, link delivery.Link) {
 	}
 	p.lane(organization).SetLink(link)
 	if link.Generation != former.Generation {
-		p.review(organization)
+		p.renew(organization)
 	}
 }
 
@@ -322,12 +348,12 @@ func (p *partition) nudge() {
 	}
 }
 
-// takeWaiting takes the oldest outcomes and doubts, as many as one cycle may
-// have.
-func (p *partition) takeWaiting() ([]delivery.Outcome, []ledger.Key) {
+// takeWaiting takes the oldest outcomes, doubts and reviews, as many of each as
+// one cycle may have.
+func (p *partition) takeWaiting() (outcomes []delivery.Outcome, doubts, reviews []ledger.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return takeFirst(&p.outcomes), takeFirst(&p.doubts)
+	return takeFirst(&p.outcomes), takeFirst(&p.doubts), takeFirst(&p.reviews)
 }
 
 func takeFirst[T any](list *[]T) []T {
@@ -342,13 +368,14 @@ func takeFirst[T any](list *[]T) []T {
 func (p *partition) unrecorded() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.outcomes) + len(p.doubts)
+	return len(p.outcomes) + len(p.doubts) + len(p.reviews)
 }
 
 // receive hands batches to the recorder until ctx ends, or until the source
 // does: then it says why. What it received and could not hand over goes back.
 func (p *partition) receive(ctx context.Context, source Source, batches chan<- []event.Message) error {
 	for {
+		p.vendor.awaitFolding(ctx)
 		batch, err := source.Receive(ctx)
 		if ctx.Err() != nil {
 			source.Release(batch)
@@ -384,6 +411,10 @@ func (p *partition) take(ctx context.Context, source Source, batch []event.Messa
 		if batch = batch[n:]; len(batch) == 0 {
 			break // outcomes that are left must not keep the next batch waiting
 		}
+		if p.vendor.isStopped() {
+			source.Release(batch)
+			break
+		}
 	}
 	if p.unrecorded() > 0 {
 		p.nudge()
@@ -395,26 +426,31 @@ func (p *partition) take(ctx context.Context, source Source, batch []event.Messa
 // messages that are, or until ctx ends; then it is not ok.
 func (p *partition) cycle(ctx context.Context, source Source, batch []event.Message) (n int, ok bool) {
 	started := time.Now()
-	outcomes, doubts := p.takeWaiting()
+	outcomes, doubts, reviews := p.takeWaiting()
 	wait := writeBackoff()
 	done := progress{originals: map[uint64]event.Message{}}
 	for ctx.Err() == nil {
 		w := p.fold(batch, started)
 		p.settle(ctx, w, outcomes, &done)
 		p.doubt(w, doubts)
+		p.review(w, reviews)
 		err := p.record(ctx, w, &done)
 		if err == nil {
 			folded := batch[:w.messages]
 			p.commit(w, outcomes)
 			p.acknowledge(ctx, source, folded)
-			p.config.Metrics.folded(p.vendor, len(folded), w, time.Since(started))
+			p.config.Metrics.folded(p.vendor.name, len(folded), w, time.Since(started))
 			p.report(w, len(folded), time.Since(started))
+			p.vendor.recorded(w.watch)
+			if w.flooded {
+				p.stopFolding(ctx)
+			}
 			return len(folded), true
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		p.config.Metrics.conflicts.WithLabelValues(p.vendor).Inc()
+		p.config.Metrics.conflicts.WithLabelValues(p.vendor.name).Inc()
 		p.log.Warn("ledger not written, folding again on what is stored", "err", err)
 		pause(ctx, wait.NextBackOff())
 		if err := p.reload(ctx, w); err != nil && ctx.Err() == nil {
@@ -449,7 +485,7 @@ func (p *partition) record(ctx context.Context, w *work, done *progress) error {
 	var logged error
 	if len(w.calls) > 0 && !done.calls {
 		logging.Go(func() {
-			logged = p.config.Backend.Records.AppendCalls(ctx, p.vendor, w.calls)
+			logged = p.config.Backend.Records.AppendCalls(ctx, p.vendor.name, w.calls)
 			done.calls = logged == nil
 		})
 	}
@@ -497,6 +533,27 @@ func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
 	}
 	for organization, keys := range woken {
 		p.lane(organization).Wake(keys...)
+	}
+	for _, scope := range w.completed {
+		p.examine(p.table.misfits(p.table.counts(scope), w.rules))
+		p.tellSnapshot(w, scope)
+	}
+}
+
+// tellSnapshot counts and logs a snapshot that is complete now.
+func (p *partition) tellSnapshot(w *work, scope ledger.Key) {
+	e := w.Entry(scope)
+	for _, s := range e.Snapshots {
+		if !s.Complete() || s.Done != w.now.UnixNano() {
+			continue
+		}
+		how, level := snapshotComplete, slog.LevelInfo
+		if s.Waits {
+			how, level = snapshotApproval, slog.LevelWarn
+		}
+		p.config.Metrics.snapshots.WithLabelValues(p.vendor.name, how).Inc()
+		p.log.Log(context.Background(), level, "snapshot complete", "organization", scope.Organization, "account", scope.Account,
+			"snapshot", s.Name, "parts", s.Of, "keys", s.Keys, "zeros", s.Zeros, "approval", s.Waits)
 	}
 }
 

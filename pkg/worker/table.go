@@ -15,6 +15,7 @@ import (
 type table struct {
 	mu      sync.RWMutex
 	entries map[ledger.Key]*ledger.Entry
+	keepers map[ledger.Key]*ledger.Entry // of the kinds that are no figures
 	states  map[ledger.State]int
 	open    map[ledger.Key]int64 // keys that the partner does not have as desired, since when
 	// vacant is what the store expects of keys whose entry somebody has
@@ -24,7 +25,7 @@ type table struct {
 
 func newTable() *table {
 	return &table{
-		entries: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
+		entries: map[ledger.Key]*ledger.Entry{}, keepers: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
 		open: map[ledger.Key]int64{}, vacant: map[ledger.Key]uint64{},
 	}
 }
@@ -35,6 +36,9 @@ func (t *table) entry(key ledger.Key) (ledger.Entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	e := t.entries[key]
+	if !key.Kind.Figure() {
+		e = t.keepers[key]
+	}
 	if e == nil {
 		return ledger.Entry{Key: key, Revision: t.vacant[key]}, false
 	}
@@ -46,12 +50,16 @@ func (t *table) put(entries ...ledger.Entry) {
 	defer t.mu.Unlock()
 	for i := range entries {
 		e := entries[i]
+		delete(t.vacant, e.Key)
+		if !e.Key.Kind.Figure() {
+			t.keepers[e.Key] = &e
+			continue
+		}
 		if old := t.entries[e.Key]; old != nil {
 			t.states[old.State]--
 		}
 		t.states[e.State]++
 		t.entries[e.Key] = &e
-		delete(t.vacant, e.Key)
 		if e.Since == 0 {
 			delete(t.open, e.Key)
 		} else {
@@ -68,6 +76,7 @@ func (t *table) forget(key ledger.Key, revision uint64) {
 	if revision != 0 {
 		t.vacant[key] = revision
 	}
+	delete(t.keepers, key)
 	if old := t.entries[key]; old != nil {
 		t.states[old.State]--
 		delete(t.entries, key)
@@ -163,4 +172,67 @@ func (t *table) stateCounts(into map[ledger.State]int) {
 	for state, n := range t.states {
 		into[state] += n
 	}
+}
+
+// counts lists the counts in the scope.
+func (t *table) counts(scope ledger.Key) []ledger.Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []ledger.Key
+	for key := range t.entries {
+		if key.In(scope) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// suspects lists what may not be as the rules and the snapshots want it.
+func (t *table) suspects(rules *ledger.Rules) []ledger.Key {
+	var keys []ledger.Key
+	t.mu.RLock()
+	for key := range t.keepers {
+		keys = append(keys, key)
+	}
+	for key := range t.entries {
+		keys = append(keys, key)
+	}
+	t.mu.RUnlock()
+	return t.misfits(keys, rules)
+}
+
+// misfits lists those of the keys that a review would change.
+func (t *table) misfits(keys []ledger.Key, rules *ledger.Rules) []ledger.Key {
+	draft := draft{t}
+	return slices.DeleteFunc(keys, func(key ledger.Key) bool {
+		return !ledger.Review(draft, key, rules, time.Now())
+	})
+}
+
+// draft is the table for a review of which nothing is kept.
+type draft struct{ *table }
+
+// Entry is the recorded entry (ledger.Book).
+func (d draft) Entry(key ledger.Key) ledger.Entry {
+	e, _ := d.entry(key)
+	return e
+}
+
+// Put forgets the entry (ledger.Book).
+func (draft) Put(ledger.Entry) {}
+
+// Counts yields nothing: a review asks for none (ledger.Book).
+func (draft) Counts(ledger.Key, func(ledger.Key)) {}
+
+// incomplete lists the scopes with snapshots whose parts are missing.
+func (t *table) incomplete() []ledger.Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []ledger.Key
+	for key, e := range t.keepers {
+		if slices.ContainsFunc(e.Snapshots, func(s ledger.Snapshot) bool { return s.Open() }) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }

@@ -98,6 +98,15 @@ type Config struct {
 	CallTimeout time.Duration
 	// LeaseTTL is how long a lease lasts without renewal.
 	LeaseTTL time.Duration
+	// SnapshotPatience is how long a snapshot may wait for missing parts (0: 24 h).
+	SnapshotPatience time.Duration
+	// DeadShare, 0 to 1, is the share of dead ones among a vendor's last
+	// floodWindow events beyond which its events are not folded any longer; 0:
+	// they always are. Flooded is told.
+	DeadShare float64
+	// Flooded is told that too many events of a vendor are dead. It must have
+	// SetStopped called everywhere, and may be called by several workers.
+	Flooded func(ctx context.Context, vendor string, f Flood)
 	// Signal is told what answers say of an integration.
 	Signal func(ctx context.Context, vendor string, s delivery.Signal)
 
@@ -113,7 +122,8 @@ type Worker struct {
 	mu         sync.Mutex
 	links      map[integration]delivery.Link
 	partitions map[place]*partition
-	vendors    map[string]int  // partitions, by vendor
+	vendors    map[string]int // partitions, by vendor
+	states     map[string]*vendorState
 	faults     map[place]error // what keeps a partition from being worked on; no place: all of them
 }
 
@@ -130,16 +140,21 @@ const (
 	lookAround       = 2 * time.Second
 	renewalsPerLease = 5
 	flushGrace       = 5 * time.Second
+	defaultPatience  = 24 * time.Hour
 )
 
 // New makes a worker that owns nothing until it runs.
 func New(c Config) *Worker {
+	if c.SnapshotPatience == 0 {
+		c.SnapshotPatience = defaultPatience
+	}
 	w := &Worker{
 		config:     c,
 		log:        c.Logger.With("worker", c.ID),
 		links:      map[integration]delivery.Link{},
 		partitions: map[place]*partition{},
 		vendors:    map[string]int{},
+		states:     map[string]*vendorState{},
 		faults:     map[place]error{},
 	}
 	c.Metrics.watch(w)
@@ -157,6 +172,42 @@ func (w *Worker) SetLink(vendor, organization string, link delivery.Link) {
 	if owner := w.owner(vendor, organization); owner != nil {
 		owner.setLink(organization, link)
 	}
+}
+
+// SetRules tells the worker what people have said of the vendor's figures. It
+// is to be called before Run with what is known then.
+func (w *Worker) SetRules(vendor string, rules *ledger.Rules) {
+	w.state(vendor).setRules(rules)
+	w.mu.Lock()
+	var owned []*partition
+	for at, p := range w.partitions {
+		if at.vendor == vendor {
+			owned = append(owned, p)
+		}
+	}
+	w.mu.Unlock()
+	for _, p := range owned {
+		p.setRules(rules)
+	}
+}
+
+// SetStopped says whether the vendor's events are to be folded. Deliveries go
+// on either way.
+func (w *Worker) SetStopped(vendor string, stopped bool) { w.state(vendor).setStopped(stopped) }
+
+// Stopped says whether the vendor's events are not folded now.
+func (w *Worker) Stopped(vendor string) bool { return w.state(vendor).isStopped() }
+
+// state is what the worker knows of the vendor beside its partitions.
+func (w *Worker) state(vendor string) *vendorState {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.states[vendor]
+	if s == nil {
+		s = newVendorState(vendor, w.config.DeadShare)
+		w.states[vendor] = s
+	}
+	return s
 }
 
 // Probe tells the integration's lane, if this worker runs it, that something
@@ -270,7 +321,7 @@ func (w *Worker) own(ctx context.Context, vendor string, number int) {
 		case err == nil:
 			w.note(place{vendor, number}, nil)
 			tenure := newTenure(asked, w.config.LeaseTTL, w.config.CallTimeout)
-			err = w.hold(ctx, newPartition(w.config, vendor, number, tenure, log), lease, log)
+			err = w.hold(ctx, newPartition(w.config, w.state(vendor), number, tenure, log), lease, log)
 			if err != nil && ctx.Err() == nil {
 				log.Error("partition stopped, taking it again", "err", err)
 				w.note(place{vendor, number}, err)
@@ -324,9 +375,9 @@ func (w *Worker) hold(ctx context.Context, p *partition, lease Lease, log *slog.
 func (w *Worker) enter(p *partition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.partitions[place{p.vendor, p.number}] = p
+	w.partitions[place{p.vendor.name, p.number}] = p
 	for id, link := range w.links {
-		if id.vendor == p.vendor && w.config.Backend.Partition(id.vendor, id.organization, w.vendors[id.vendor]) == p.number {
+		if id.vendor == p.vendor.name && w.config.Backend.Partition(id.vendor, id.organization, w.vendors[id.vendor]) == p.number {
 			p.links[id.organization] = link
 		}
 	}
@@ -335,7 +386,7 @@ func (w *Worker) enter(p *partition) {
 func (w *Worker) leave(p *partition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.partitions, place{p.vendor, p.number})
+	delete(w.partitions, place{p.vendor.name, p.number})
 }
 
 // renew keeps the lease until ended, and fences the partition when the lease
@@ -362,7 +413,7 @@ func (w *Worker) renew(ctx context.Context, ended <-chan struct{}, lease Lease, 
 			log.Warn("lease not renewed, trying again", "err", err)
 			continue
 		}
-		w.config.Metrics.lost.WithLabelValues(p.vendor).Inc()
+		w.config.Metrics.lost.WithLabelValues(p.vendor.name).Inc()
 		log.Error("lease lost, partition dropped", "err", err)
 		fence(fmt.Errorf("%w: %w", delivery.ErrFenced, err))
 		return
