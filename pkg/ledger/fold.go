@@ -175,7 +175,7 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 	if op.Key.Kind == Count {
 		for _, scope := range op.Key.scopes() {
 			keeper := b.Entry(scope)
-			if mark, ok := keeper.mark(rules); ok && mark.Event != op.Event && op.Version.Compare(mark.Version) < 0 {
+			if mark, ok := keeper.mark(rules, e); ok && mark.Event != op.Event && op.Version.Compare(mark.Version) < 0 {
 				current = current.cover(&mark, mark.wait(rules), true, now)
 			}
 		}
@@ -183,7 +183,7 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 			switch released, known := rules.verdict(ApprovalID(op.Key, Seen{Event: op.Event, Waits: Jumped})); {
 			case known && !released:
 				return *e, Superseded
-			case !known && current.jumps(op, rules):
+			case !known && current.jumps(op.Version, op.Value, rules):
 				op.Waits = Jumped
 			}
 		}
@@ -195,18 +195,18 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 	return next, what
 }
 
-// jumps says whether the count, were it desired, would need approval: it is
-// compared with what the partner has, else with the newest that needs none.
-func (e *Entry) jumps(op Operation, rules *Rules) bool {
-	if e.Posted() {
-		return rules.jumps(op.Key.Service, e.Delivered.Value.Units, op.Value.Units)
+// jumps says whether the count would be the desired one and differs too much
+// from the newest before it that needs no approval.
+func (e *Entry) jumps(v Version, value Value, rules *Rules) bool {
+	if desired, ok := e.Desired(); ok && v.Compare(desired.Version) < 0 {
+		return false
 	}
 	for _, s := range e.Seen {
-		if s.Waits == NoWait {
-			return rules.jumps(op.Key.Service, s.Value.Units, op.Value.Units)
+		if s.Waits == NoWait && s.Version.Compare(v) < 0 {
+			return rules.jumps(e.Key.Service, s.Value.Units, value.Units)
 		}
 	}
-	return false
+	return e.Posted() && rules.jumps(e.Key.Service, e.Delivered.Value.Units, value.Units)
 }
 
 // wait is what the zeros of the snapshot are to wait for.
@@ -225,7 +225,7 @@ func (f *Folded) takePart(b Book, op Operation, rules *Rules, now time.Time) {
 	if err != nil {
 		return // cannot be: conflict has looked
 	}
-	if mark, ok := e.mark(rules); ok && mark.Version.Compare(op.Version) > 0 && what == Applied {
+	if mark, ok := e.mark(rules, nil); ok && mark.Version.Compare(op.Version) > 0 && what == Applied {
 		what = Superseded
 	}
 	f.Disposition = strongest(f.Disposition, what)
@@ -281,7 +281,7 @@ func Review(b Book, key Key, rules *Rules, now time.Time) (changed bool) {
 	if key.Kind == Count {
 		for _, scope := range key.scopes() {
 			keeper := b.Entry(scope)
-			if mark, ok := keeper.mark(rules); ok {
+			if mark, ok := keeper.mark(rules, &next); ok {
 				next = next.cover(&mark, mark.wait(rules), false, now)
 			}
 		}
@@ -296,7 +296,7 @@ func Review(b Book, key Key, rules *Rules, now time.Time) (changed bool) {
 // judge carries out what people have said of the entry's figures since they
 // were folded.
 func (e *Entry) judge(rules *Rules, now time.Time) {
-	was := e.Seen[0]
+	was, refused := e.Seen[0], false
 	seen := make([]Seen, 0, len(e.Seen))
 	for _, s := range e.Seen {
 		if s.Waits != NoWait {
@@ -305,6 +305,7 @@ func (e *Entry) judge(rules *Rules, now time.Time) {
 				s.Waits = NoWait
 			case known:
 				e.refuse(s.Event)
+				refused = true
 				continue
 			}
 		}
@@ -318,6 +319,11 @@ func (e *Entry) judge(rules *Rules, now time.Time) {
 		seen = append(seen, Seen{Value: e.nothing(), Disposition: Applied})
 	}
 	e.Seen = seen
+	if is := &e.Seen[0]; refused && is.Waits == NoWait && e.Key.Kind == Count && e.jumps(is.Version, is.Value, rules) {
+		if released, _ := rules.verdict(ApprovalID(e.Key, Seen{Event: is.Event, Waits: Jumped})); !released {
+			is.Waits = Jumped // what was refused had hidden it
+		}
+	}
 	if is := e.Seen[0]; is.Value != was.Value || is.Waits != was.Waits {
 		e.want(now)
 	}

@@ -53,11 +53,12 @@ func (s *Snapshot) Complete() bool { return s.Done != 0 && !s.Lost }
 // Open says whether parts are awaited.
 func (s *Snapshot) Open() bool { return s.Done == 0 }
 
-// mark is the newest complete snapshot that was neither refused nor reverted:
-// what it did not name is 0.
-func (e *Entry) mark(rules *Rules) (Snapshot, bool) {
+// mark is the newest complete snapshot of the scope that was neither refused nor
+// reverted: what it did not name is 0. For a key it is the newest one that did
+// not name it with a figure that a person refused.
+func (e *Entry) mark(rules *Rules, key *Entry) (Snapshot, bool) {
 	for _, s := range e.Snapshots {
-		refused := s.Waits && rules.refused(s.Event)
+		refused := s.Waits && rules.refused(s.Event) || key != nil && slices.Contains(key.Refused, s.Event)
 		if s.Complete() && !refused && !rules.reverted(BackfillDigest(s.Backfill)) {
 			return s, true
 		}
@@ -167,16 +168,13 @@ func (e *Entry) forget(now time.Time) {
 // unless it has a newer figure. With always it remembers the zero even when it
 // changes nothing now, because an older figure is about to come.
 func (e *Entry) cover(mark *Snapshot, wait Wait, always bool, now time.Time) Entry {
-	if slices.Contains(e.Refused, mark.Event) {
-		return *e // it did name the key, with a figure that a person refused
-	}
 	zero := Operation{Key: e.Key, Version: mark.Version, Event: mark.Event, Backfill: mark.Backfill, Waits: wait}
 	for _, s := range e.Seen {
 		if s.Event == mark.Event && s.Arrival <= mark.Arrival {
 			return *e // it did name the key, or the zero is there
 		}
 	}
-	if desired, ok := e.Desired(); ok && !always && (desired.Value == Value{} || desired.Version.Compare(mark.Version) > 0) {
+	if desired, ok := e.Desired(); ok && (desired.Version.Compare(mark.Version) > 0 || desired.Value == Value{} && !always) {
 		return *e
 	}
 	next, _, err := e.Apply(zero, now)

@@ -1,0 +1,342 @@
+package ledger_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// shelf is a ledger in memory.
+type shelf map[ledger.Key]ledger.Entry
+
+func (s shelf) Entry(key ledger.Key) ledger.Entry {
+	if e, ok := s[key]; ok {
+		return e
+	}
+	return ledger.Entry{Key: key}
+}
+
+func (s shelf) Put(e ledger.Entry) { s[e.Key] = e }
+
+func (s shelf) Counts(scope ledger.Key, yield func(ledger.Key)) {
+	for _, key := range slices.Collect(maps.Keys(s)) {
+		if key.In(scope) {
+			yield(key)
+		}
+	}
+}
+
+func (s shelf) reviewAll(rules *ledger.Rules) {
+	for _, key := range slices.Collect(maps.Keys(s)) {
+		ledger.Review(s, key, rules, now)
+	}
+}
+
+// fold folds an event and does what a worker does when a snapshot is complete.
+func (s shelf) fold(ops []ledger.Operation, rules *ledger.Rules) (ledger.Disposition, error) {
+	f, err := ledger.Fold(s, ops, rules, now)
+	for _, scope := range f.Completed {
+		s.Counts(scope, func(key ledger.Key) { ledger.Review(s, key, rules, now) })
+	}
+	return f.Disposition, err
+}
+
+// story is a set of events as publishers would have made them: single counts
+// and the parts of snapshots, some of them of a backfill.
+type story struct {
+	events    [][]ledger.Operation
+	snapshots map[uint64]*told
+}
+
+// told is a snapshot of the story.
+type told struct {
+	scope    ledger.Key
+	version  ledger.Version // with the arrival of its latest part
+	names    map[ledger.Key]bool
+	backfill string
+}
+
+func count(account, service int) ledger.Key {
+	return ledger.CountKey("o", fmt.Sprint("a", account), fmt.Sprint("s", service))
+}
+
+// drawStory draws few keys and few times, so that everything meets everything.
+// Each arrival is used once.
+func drawStory(t *rapid.T) *story {
+	s := &story{snapshots: map[uint64]*told{}}
+	arrival := uint64(0)
+	next := func() uint64 { arrival++; return arrival }
+	backfill := rapid.SampledFrom([]string{"", "", "", "b1", "b2"})
+	units := rapid.SampledFrom([]int64{0, 1, 2, 3, 500, 900})
+	when := rapid.IntRange(1, 6)
+	for i := range rapid.IntRange(1, 9).Draw(t, "counts") {
+		s.events = append(s.events, []ledger.Operation{{
+			Key:      count(rapid.IntRange(1, 2).Draw(t, "account"), rapid.IntRange(1, 2).Draw(t, "service")),
+			Version:  ledger.Version{Time: int64(when.Draw(t, "time")), Arrival: next()},
+			Value:    ledger.Value{Units: units.Draw(t, "units") * 1_000_000},
+			Event:    uint64(1000 + i),
+			Backfill: backfill.Draw(t, "backfill"),
+		}})
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "snapshots") {
+		s.drawSnapshot(t, uint64(1+i), int64(when.Draw(t, "time")), backfill.Draw(t, "backfill"), units, next)
+	}
+	return s
+}
+
+func (s *story) drawSnapshot(t *rapid.T, id uint64, when int64, backfill string, units *rapid.Generator[int64], next func() uint64) {
+	account := rapid.SampledFrom([]string{"", "a1"}).Draw(t, "account")
+	snapshot := &told{scope: ledger.ScopeKey("o", account), names: map[ledger.Key]bool{}, backfill: backfill}
+	parts := rapid.IntRange(1, 3).Draw(t, "parts")
+	all := []ledger.Key{count(1, 1), count(1, 2), count(2, 1), count(2, 2)}
+	for number := 1; number <= parts; number++ {
+		version := ledger.Version{Time: when, Arrival: next()}
+		snapshot.version = version
+		var ops []ledger.Operation
+		for _, key := range all {
+			if !key.In(snapshot.scope) || snapshot.names[key] || !rapid.Bool().Draw(t, "named") {
+				continue
+			}
+			snapshot.names[key] = true
+			ops = append(ops, ledger.Operation{
+				Key: key, Version: version, Event: id, Backfill: backfill, Value: ledger.Value{Units: units.Draw(t, "units") * 1_000_000},
+			})
+		}
+		ops = append(ops, ledger.Operation{
+			Key: snapshot.scope, Version: version, Event: id, Backfill: backfill,
+			Part: &ledger.Part{Number: number, Of: parts, Content: uint64(number), Name: fmt.Sprint("s", id)},
+		})
+		s.events = append(s.events, ops)
+	}
+	s.snapshots[id] = snapshot
+}
+
+// said is what people have said, in the words of the model.
+type said struct {
+	reverted map[string]bool
+	figures  map[figureName]bool // refused ones that jumped
+	zeros    map[uint64]bool     // refused snapshots
+}
+
+type figureName struct {
+	key   ledger.Key
+	event uint64
+}
+
+// want is the definition of what a key is worth: of all valid figures, the
+// zeros of complete snapshots among them, that with the newest version.
+func (s *story) want(key ledger.Key, people said) (units int64, known bool) {
+	best := ledger.Version{Time: -1}
+	take := func(v ledger.Version, value int64) {
+		if v.Compare(best) > 0 {
+			best, units = v, value
+		}
+	}
+	for _, ops := range s.events {
+		for _, op := range ops {
+			if op.Key != key {
+				continue
+			}
+			known = known || !people.reverted[op.Backfill]
+			if !people.reverted[op.Backfill] && !people.figures[figureName{key, op.Event}] {
+				take(op.Version, op.Value.Units)
+			}
+		}
+	}
+	for id, snapshot := range s.snapshots {
+		refused := people.zeros[id] || people.figures[figureName{key, id}]
+		if key.In(snapshot.scope) && !snapshot.names[key] && !refused && !people.reverted[snapshot.backfill] {
+			take(snapshot.version, 0)
+		}
+	}
+	return units, known
+}
+
+// about tells what the story says of a key.
+func (s *story) about(key ledger.Key) string {
+	var lines []string
+	for _, ops := range s.events {
+		for _, op := range ops {
+			if op.Key == key {
+				lines = append(lines, fmt.Sprintf("%d at %v (event %d, backfill %q)", op.Value.Units, op.Version, op.Event, op.Backfill))
+			}
+		}
+	}
+	for id, snapshot := range s.snapshots {
+		lines = append(lines, fmt.Sprintf("snapshot %d of %s at %v names it: %t (backfill %q)", id, snapshot.scope, snapshot.version, snapshot.names[key], snapshot.backfill))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestAnyOrderOfEventsSnapshotsRevertsAndApprovalsEndsWithTheNewestValidFigures(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawStory(t)
+		var order [][]ledger.Operation
+		for _, ops := range s.events {
+			for range rapid.IntRange(1, 2).Draw(t, "deliveries") {
+				order = append(order, ops)
+			}
+		}
+		order = rapid.Permutation(order).Draw(t, "order")
+		p := &people{
+			t: t, book: shelf{}, said: said{reverted: map[string]bool{}, figures: map[figureName]bool{}, zeros: map[uint64]bool{}},
+			rules: &ledger.Rules{Jump: map[string]float64{"s1": 100}},
+			tape:  map[ledger.Key]ledger.Seen{},
+		}
+		if rapid.Bool().Draw(t, "strict") {
+			p.rules.ZeroKeys = 1
+		}
+		for _, ops := range order {
+			if _, err := p.book.fold(ops, p.rules); err != nil {
+				t.Fatalf("fold %+v: %v", ops, err)
+			}
+			p.act(s)
+		}
+		for p.approveAll() {
+		}
+		for _, ops := range s.events {
+			key := ops[0].Key
+			if key.Kind != ledger.Count {
+				continue
+			}
+			want, known := s.want(key, p.said)
+			e := p.book.Entry(key)
+			got, has := e.Desired()
+			if known && !has || got.Value.Units != want {
+				t.Fatalf("%s is worth %d (%+v), want %d; people said %+v of\n%s", key, got.Value.Units, e.Seen, want, p.said, s.about(key))
+			}
+		}
+	})
+}
+
+// people are those who say things while events are folded, and a partner who
+// takes what it is sent.
+type people struct {
+	t     *rapid.T
+	book  shelf
+	rules *ledger.Rules
+	said  said
+	tape  map[ledger.Key]ledger.Seen // last sent, by key
+}
+
+// say changes the rules, which are never changed in place.
+func (p *people) say(change func(*ledger.Rules)) {
+	next := *p.rules
+	next.Verdicts, next.Reverted = maps.Clone(p.rules.Verdicts), maps.Clone(p.rules.Reverted)
+	if next.Verdicts == nil {
+		next.Verdicts, next.Reverted = map[uint64]bool{}, map[uint64]bool{}
+	}
+	change(&next)
+	p.rules = &next
+	p.book.reviewAll(p.rules)
+}
+
+func (p *people) act(s *story) {
+	switch rapid.SampledFrom([]string{"nothing", "send", "send", "revert", "release", "refuse", "crash"}).Draw(p.t, "then") {
+	case "send":
+		for _, key := range p.keys() {
+			p.send(s, key)
+		}
+	case "revert":
+		id := rapid.SampledFrom([]string{"b1", "b2"}).Draw(p.t, "reverted")
+		p.said.reverted[id] = true
+		p.say(func(r *ledger.Rules) { r.Reverted[ledger.BackfillDigest(id)] = true })
+	case "release":
+		p.decide(true)
+	case "refuse":
+		if len(p.said.figures) < 3 { // an entry does not remember for ever
+			p.decide(false)
+		}
+	case "crash":
+		for key, e := range p.book {
+			stored, err := ledger.ParseEntry(key, ledger.AppendEntry(nil, &e))
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			p.book[key] = stored
+		}
+		p.book.reviewAll(p.rules)
+	}
+}
+
+func (p *people) keys() []ledger.Key {
+	return slices.SortedFunc(maps.Keys(p.book), func(a, b ledger.Key) int { return cmp.Compare(a.String(), b.String()) })
+}
+
+// decide releases or refuses everything that waits at some key.
+func (p *people) decide(release bool) bool {
+	var waiting []ledger.Key
+	for _, key := range p.keys() {
+		e := p.book[key]
+		if e.State == ledger.Held && e.Reason == ledger.Approval {
+			waiting = append(waiting, key)
+		}
+	}
+	if len(waiting) == 0 {
+		return false
+	}
+	key := rapid.SampledFrom(waiting).Draw(p.t, "decided")
+	p.say(func(r *ledger.Rules) {
+		for _, s := range p.book[key].Seen {
+			switch id := ledger.ApprovalID(key, s); {
+			case s.Waits == ledger.NoWait:
+				continue
+			case release:
+				r.Verdicts[id] = true
+			case s.Waits == ledger.Vanished:
+				r.Verdicts[id] = false
+				p.said.zeros[s.Event] = true
+			default:
+				r.Verdicts[id] = false
+				p.said.figures[figureName{key, s.Event}] = true
+			}
+		}
+	})
+	if e := p.book[key]; release && e.State == ledger.Held && e.Reason == ledger.Approval {
+		p.t.Fatalf("%s is still held for approval after all that waited was released: %+v", key, e.Seen)
+	}
+	return true
+}
+
+func (p *people) approveAll() bool { return p.decide(true) }
+
+// send delivers a key, and checks that no older figure follows a newer one
+// that still counts.
+func (p *people) send(s *story, key ledger.Key) {
+	e := p.book[key]
+	if e.State != ledger.Dirty {
+		return
+	}
+	figure, _ := e.Desired()
+	if figure.Waits != ledger.NoWait {
+		p.t.Fatalf("%s would be sent, and waits for approval: %+v", key, e)
+	}
+	last, sent := p.tape[key]
+	if sent && figure.Version.Compare(last.Version) < 0 && p.valid(s, key, last) {
+		p.t.Fatalf("%s: %+v was sent after %+v, which is newer and valid", key, figure, last)
+	}
+	p.tape[key] = figure
+	p.book[key] = e.Accept(figure, ledger.Receipt{}, ledger.Answer{At: now.Add(time.Second).UnixNano(), Status: 200})
+}
+
+// valid says whether nobody has taken the figure back.
+func (p *people) valid(s *story, key ledger.Key, figure ledger.Seen) bool {
+	if p.said.figures[figureName{key, figure.Event}] || figure.Unfounded() {
+		return false
+	}
+	for id := range p.said.reverted {
+		if figure.Backfill == ledger.BackfillDigest(id) {
+			return false
+		}
+	}
+	snapshot := s.snapshots[figure.Event]
+	return snapshot == nil || snapshot.names[key] || !p.said.zeros[figure.Event]
+}
