@@ -22,12 +22,13 @@ const envPrefix = "USAGEBRIDGE"
 // Config is what the environment says. The desc of a field is the text of the
 // configuration table in the README.
 type Config struct {
-	NATSURL      string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
-	NATSCreds    string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`
-	NATSListen   string `envconfig:"NATS_LISTEN" default:"127.0.0.1:4222" desc:"Loopback address on which the embedded server takes publishers; port 0: any free one."`
-	StoreDir     string `envconfig:"STORE_DIR" desc:"Directory of the embedded server and of the master keyset. Empty: usagebridge in the user's data directory."`
-	StoreKeyFile string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
-	MasterKeyset string `envconfig:"MASTER_KEYSET" secret:"value" desc:"Keyset that seals the partner tokens: a path, or the JSON itself. Empty: master-keyset.json in STORE_DIR, made on first use (mode 0600)."`
+	NATSURL          string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
+	NATSCreds        string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`
+	NATSListen       string `envconfig:"NATS_LISTEN" default:"127.0.0.1:4222" desc:"Loopback address on which the embedded server takes publishers; port 0: any free one."`
+	StoreDir         string `envconfig:"STORE_DIR" desc:"Directory of the embedded server and of the master keyset. Empty: usagebridge in the user's data directory."`
+	StoreKeyFile     string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
+	MasterKeyset     string `envconfig:"MASTER_KEYSET" secret:"value" desc:"Keyset that seals the partner tokens: a path, or the JSON itself. Empty: master-keyset.json in STORE_DIR, made on first use (mode 0600)."`
+	StatementKeyFile string `envconfig:"STATEMENT_KEY_FILE" desc:"Path of the private key (ed25519, PKCS #8 in PEM) that signs usage statements. Empty: statement-key.pem in STORE_DIR, made on first use (mode 0600)."`
 
 	Listen           string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"Address of metrics, health and ingest."`
 	InformSecretFile string `envconfig:"INFORM_SECRET_FILE" desc:"Path of a file with the last part of the Inform webhook's address, /inform/v1/VENDOR/SECRET. Empty: no webhook."`
@@ -55,6 +56,11 @@ type Config struct {
 	FoldWait    time.Duration `envconfig:"FOLD_WAIT" default:"100ms" desc:"Longest wait for a batch to fill."`
 	TooFarAhead time.Duration `envconfig:"TOO_FAR_AHEAD" default:"5m" desc:"An event whose time is later than this after its arrival is dead (too_far_ahead)."`
 	TooOld      time.Duration `envconfig:"TOO_OLD" default:"840h" desc:"An event whose time is earlier than this before its arrival is dead (too_old); 0: no limit."`
+
+	SnapshotZeroShare float64       `envconfig:"SNAPSHOT_ZERO_SHARE" default:"0.2" desc:"Share of the keys in use, 0 to 1, beyond which the zeros of a snapshot wait for approval; 0: no such limit."`
+	SnapshotZeroKeys  int           `envconfig:"SNAPSHOT_ZERO_KEYS" default:"100" desc:"Number of keys beyond which the zeros of a snapshot wait for approval; 0: no such limit."`
+	SnapshotPatience  time.Duration `envconfig:"SNAPSHOT_PATIENCE" default:"24h" desc:"How long a snapshot waits for missing parts before it is given up: its figures stand, its zeros never come."`
+	DeadLetterShare   float64       `envconfig:"DEAD_LETTER_SHARE" default:"0.5" desc:"Share of dead ones among a vendor's last 1000 events, 0 to 1, beyond which the vendor's events are not folded until an operator resumes it; 0: no limit."`
 
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat string `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text or auto (text on a terminal)."`
@@ -140,6 +146,10 @@ func (c *Config) check() []error {
 	complain(c.RetryMin <= 0 || c.RetryMax < c.RetryMin, "RETRY_MIN", "%v up to RETRY_MAX %v: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
 	complain(c.ProbeMin <= 0 || c.ProbeMax < c.ProbeMin, "PROBE_MIN", "%v up to PROBE_MAX %v: want 0 < min ≤ max", c.ProbeMin, c.ProbeMax)
 	complain(c.PartnerHostRate < 0, "PARTNER_HOST_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerHostRate)
+	complain(!(c.SnapshotZeroShare >= 0 && c.SnapshotZeroShare <= 1), "SNAPSHOT_ZERO_SHARE", "%v: want a share from 0 to 1", c.SnapshotZeroShare)
+	complain(c.SnapshotZeroKeys < 0, "SNAPSHOT_ZERO_KEYS", "%d: want a number of keys, or 0 for no limit", c.SnapshotZeroKeys)
+	complain(c.SnapshotPatience < time.Second, "SNAPSHOT_PATIENCE", "%s: want at least 1s", c.SnapshotPatience)
+	complain(!(c.DeadLetterShare >= 0 && c.DeadLetterShare <= 1), "DEAD_LETTER_SHARE", "%v: want a share from 0 to 1", c.DeadLetterShare)
 	complain(c.FloodLimit < 0, "FLOOD_LIMIT", "%d: want how many refusals in a row, or 0 for no limit", c.FloodLimit)
 	complain(c.ReassertAfter < 0, "REASSERT_AFTER", "%v: want 0 or more", c.ReassertAfter)
 	complain(c.Linger < 0, "LINGER", "%v: want 0 or more", c.Linger)

@@ -33,6 +33,7 @@ type engine struct {
 	tracker      *status.Tracker
 	statuses     *status.Metrics
 	roster       *status.Roster
+	rules        *rulebook
 	hosts        map[string]*delivery.Host // by scheme and host; follow alone uses it
 }
 
@@ -69,7 +70,14 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		Signal:      e.tracker.Observe,
 		Metrics:     worker.NewMetrics(registry),
 		Logger:      a.log,
+
+		SnapshotPatience: a.config.SnapshotPatience,
+		DeadShare:        a.config.DeadLetterShare,
+		Flooded:          func(ctx context.Context, vendor string, f worker.Flood) { e.rules.flooded(ctx, vendor, f) },
 	})
+	if e.rules, err = newRulebook(ctx, e); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 
@@ -98,9 +106,10 @@ func deliveryConfig(c Config) delivery.Config {
 // meanings is what each type of event does to the ledger.
 func meanings() map[string]worker.Meaning {
 	return map[string]worker.Meaning{
-		event.TypeCount:   usage.Count,
-		event.TypeAccount: catalog.Account,
-		event.TypeService: catalog.Service,
+		event.TypeCount:    usage.Count,
+		event.TypeSnapshot: usage.Snapshot,
+		event.TypeAccount:  catalog.Account,
+		event.TypeService:  catalog.Service,
 	}
 }
 
@@ -156,10 +165,12 @@ func (e *engine) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.worker.Run(ctx) })
 	group.Go(func() error { return e.follow(ctx) })
+	group.Go(func() error { return e.rules.run(ctx) })
 	group.Go(func() error {
 		return e.app.broker.Hints(ctx, func(h broker.Hint) { e.worker.Probe(h.Vendor, h.Organization, h.Accounts...) })
 	})
 	group.Go(func() error { return e.app.broker.AnswerLanes(ctx, e.describeLane) })
+	group.Go(func() error { return e.replays(ctx) })
 	if statuses != nil {
 		group.Go(func() error { return statuses.run(ctx) })
 	}

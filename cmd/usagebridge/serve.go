@@ -153,7 +153,7 @@ func (i *ingest) publisher(ctx context.Context, vendor string) (*publisher.Publi
 func (a *app) waitForSetup(ctx context.Context) error {
 	said := false
 	for {
-		_, err := a.integrations(ctx)
+		err := a.setUp(ctx)
 		if !errors.Is(err, jetstream.ErrBucketNotFound) {
 			return err
 		}
@@ -167,4 +167,19 @@ func (a *app) waitForSetup(ctx context.Context) error {
 		case <-time.After(setupPoll):
 		}
 	}
+}
+
+// setUp says whether `usagebridge init` has made everything that a worker needs.
+func (a *app) setUp(ctx context.Context) error {
+	if _, err := a.integrations(ctx); err != nil {
+		return err
+	}
+	if _, err := broker.OpenBucket[vendorRecord](ctx, a.broker, broker.BucketVendors); err != nil {
+		return err
+	}
+	if _, err := broker.OpenBucket[decision](ctx, a.broker, broker.BucketDecisions); err != nil {
+		return err
+	}
+	_, err := broker.OpenBucket[struct{}](ctx, a.broker, broker.BucketReplays)
+	return err
 }

@@ -68,9 +68,11 @@ func operation(e *event.Event, key ledger.Key, p Properties) ([]ledger.Operation
 		return nil, err
 	}
 	return []ledger.Operation{{
-		Key:     key,
-		Version: ledger.Version{Time: e.Time.UnixNano(), Arrival: uint64(e.Arrival)},
-		Value:   value,
-		Event:   e.Digest(),
+		Key:      key,
+		Version:  ledger.Version{Time: e.Time.UnixNano(), Arrival: uint64(e.Arrival)},
+		Value:    value,
+		Event:    e.Digest(),
+		Backfill: e.Backfill,
+		Replay:   e.ReplayOf != "",
 	}}, nil
 }

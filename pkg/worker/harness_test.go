@@ -85,8 +85,11 @@ func (w *world) notify() {
 }
 
 // send publishes an event, in structured mode.
-func (w *world) send(id string, at time.Time, data event.Data) uint64 {
+func (w *world) send(id string, at time.Time, data event.Data, change ...func(*event.Event)) uint64 {
 	e := event.Event{ID: id, Source: "//test", Time: at.UTC(), Vendor: vendor, Organization: organization, Data: data}
+	for _, f := range change {
+		f(&e)
+	}
 	switch data.(type) {
 	case event.Count:
 		e.Type = event.TypeCount
@@ -295,10 +298,16 @@ func (p *fakePartner) accepted() int {
 	return len(p.tape)
 }
 
-// meaning is what an event means here: one key gets one value.
+// meaning is what an event means here: one key gets one value, or a snapshot
+// gives many keys theirs.
 func meaning(e *event.Event) ([]ledger.Operation, error) {
-	op := ledger.Operation{Version: ledger.Version{Time: e.Time.UnixNano(), Arrival: uint64(e.Arrival)}, Event: e.Digest()}
+	op := ledger.Operation{
+		Version: ledger.Version{Time: e.Time.UnixNano(), Arrival: uint64(e.Arrival)}, Event: e.Digest(),
+		Backfill: e.Backfill, Replay: e.ReplayOf != "",
+	}
 	switch data := e.Data.(type) {
+	case event.Snapshot:
+		return snapshotMeaning(e, data, op), nil
 	case event.Count:
 		op.Key, op.Value.Units = ledger.CountKey(e.Organization, data.AccountID, data.ServiceID), int64(data.UnitCount)
 	case event.Account:
@@ -307,6 +316,18 @@ func meaning(e *event.Event) ([]ledger.Operation, error) {
 		op.Key, op.Value.Properties = ledger.ServiceKey(e.Organization, data.ServiceID), data.Name
 	}
 	return []ledger.Operation{op}, nil
+}
+
+func snapshotMeaning(e *event.Event, data event.Snapshot, op ledger.Operation) (ops []ledger.Operation) {
+	op.Event = e.SnapshotDigest()
+	for _, c := range data.Counts {
+		figure := op
+		figure.Key, figure.Value.Units = ledger.CountKey(e.Organization, c.AccountID, c.ServiceID), int64(c.UnitCount)
+		ops = append(ops, figure)
+	}
+	op.Key = ledger.ScopeKey(e.Organization, data.AccountID)
+	op.Part = &ledger.Part{Number: max(data.Part, 1), Of: max(data.Parts, 1), Content: data.ContentDigest(), Name: data.SnapshotID}
+	return append(ops, op)
 }
 
 // start runs a worker in the world until stop is called; stop returns when it
@@ -339,7 +360,7 @@ func (w *world) run(change ...func(*worker.Config)) (running *worker.Worker, sto
 			Partition: func(string, string, int) int { return 0 },
 		},
 		Meanings: map[string]worker.Meaning{
-			event.TypeCount: meaning, event.TypeAccount: meaning, event.TypeService: meaning,
+			event.TypeCount: meaning, event.TypeSnapshot: meaning, event.TypeAccount: meaning, event.TypeService: meaning,
 		},
 		Limits:      event.DefaultLimits(),
 		Delivery:    delivery.Config{RetryMin: time.Second, RetryMax: 10 * time.Second},

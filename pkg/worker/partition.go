@@ -403,6 +403,11 @@ const maxCycle = 5000
 // and the calls will be made again with the same absolute values.
 func (p *partition) take(ctx context.Context, source Source, batch []event.Message) {
 	for len(batch) > 0 || p.unrecorded() > 0 {
+		if len(batch) > 0 && p.vendor.isStopped() {
+			source.Release(batch)
+			batch = nil
+			continue
+		}
 		n, ok := p.cycle(ctx, source, batch)
 		if !ok {
 			source.Release(batch)
@@ -410,10 +415,6 @@ func (p *partition) take(ctx context.Context, source Source, batch []event.Messa
 		}
 		if batch = batch[n:]; len(batch) == 0 {
 			break // outcomes that are left must not keep the next batch waiting
-		}
-		if p.vendor.isStopped() {
-			source.Release(batch)
-			break
 		}
 	}
 	if p.unrecorded() > 0 {

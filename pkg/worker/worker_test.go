@@ -182,7 +182,7 @@ func TestAnEntryThatAnotherWorkerChangedIsFoldedOnWhatIsStored(t *testing.T) {
 
 func TestWhatIsWrongIsParkedAndTheRestApplied(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		stop := w.start()
+		stop := w.start(func(c *worker.Config) { delete(c.Meanings, event.TypeSnapshot) })
 		defer stop()
 		now := time.Now()
 		w.catalog("a", "s")
