@@ -27,6 +27,7 @@ const (
 	headerPointer      = "Usagebridge-Pointer"
 	headerProblem      = "Usagebridge-Problem"
 	headerWant         = "Usagebridge-Want"
+	headerFingerprint  = "Usagebridge-Fingerprint"
 	headerSubject      = "Usagebridge-Original-Subject"
 	headerHeaders      = "Usagebridge-Original-Headers" // as a query string
 	headerCut          = "Usagebridge-Original-Headers-Left-Out"
@@ -35,6 +36,7 @@ const (
 	headerStored       = "Usagebridge-Stored"
 	headerDeliveries   = "Usagebridge-Deliveries"
 	headerIndex        = "Usagebridge-Index"
+	headerFigure       = "Usagebridge-Figure"
 	headerEventID      = "Usagebridge-Event-Id"
 	headerSource       = "Usagebridge-Event-Source"
 	headerKey          = "Usagebridge-Key"
@@ -60,15 +62,14 @@ var ErrNoLetter = errors.New("no such dead letter")
 // StoredLetter is a dead letter with its place in DEADLETTERS.
 type StoredLetter struct {
 	event.Letter
-	ID       string // as people write it: {stream}/{seq} or {stream}/{seq}-{index}
+	ID       string // the letter's Place
 	Sequence uint64
 }
 
-// LetterID is the id of a letter: the place of its event in the log.
-func LetterID(l *event.Letter) string { return l.Original.Stream + "/" + l.Arrival().String() }
-
 // Park stores the letters, each once: a letter whose event is parked already
-// is left as it is, and that is no error.
+// is left as it is, and that is no error. A figure that the partner refuses
+// once more, after a replay, gets a letter of its own: the former one is about
+// to be dropped by the replay.
 func (b *Broker) Park(ctx context.Context, letters []event.Letter) error {
 	for len(letters) > 0 {
 		n := min(len(letters), pipelined)
@@ -89,7 +90,7 @@ func (b *Broker) park(ctx context.Context, letters []event.Letter) error {
 	errs := b.pipeline(ctx, messages, make([]uint64, len(messages)))
 	for i := range letters {
 		if err := errs[i]; err != nil && !errors.Is(err, ErrStale) {
-			failed = append(failed, fmt.Errorf("park %s: %w", LetterID(&letters[i]), err))
+			failed = append(failed, fmt.Errorf("park %s: %w", letters[i].Place(), err))
 		}
 	}
 	if len(failed) > 1 {
@@ -103,7 +104,7 @@ func (b *Broker) park(ctx context.Context, letters []event.Letter) error {
 func letterSubject(l *event.Letter) string {
 	return strings.Join([]string{
 		"deadletter.v1", letterToken(l.Vendor), letterToken(l.Organization), letterToken(string(l.Fault.Reason)),
-		letterToken(l.Original.Stream), l.Arrival().String(),
+		letterToken(l.Original.Stream), l.Spot(),
 	}, ".")
 }
 
@@ -137,11 +138,13 @@ func letterMessage(l *event.Letter, maxPayload int) *nats.Msg {
 	text(headerPointer, l.Fault.Pointer)
 	text(headerProblem, l.Fault.Problem)
 	text(headerWant, l.Fault.Want)
+	text(headerFingerprint, l.Fingerprint())
 	text(headerStream, l.Original.Stream)
 	number(headerSequence, l.Original.Sequence)
 	moment(headerStored, l.Original.Stored)
 	number(headerDeliveries, uint64(max(l.Original.Deliveries, 0)))
 	number(headerIndex, uint64(max(l.Index, 0)))
+	text(headerFigure, l.Figure)
 	text(headerEventID, l.EventID)
 	text(headerSource, l.Source)
 	text(headerKey, l.Key)
@@ -156,6 +159,10 @@ func letterMessage(l *event.Letter, maxPayload int) *nats.Msg {
 		m.Header.Set(headerHeaders, kept)
 	}
 	number(headerCut, uint64(left))
+	if l.Fault.Reason == event.ReasonRejected || l.Fault.Reason == event.ReasonUndeliverable {
+		m.Header.Set(jetstream.MsgIDHeader, "park/"+l.Place()+"/"+strconv.FormatInt(l.Parked.UnixNano(), 10))
+		return m
+	}
 	expect(m, 0)
 	return m
 }
@@ -294,6 +301,7 @@ func parseLetter(h nats.Header, data []byte, sequence uint64) (StoredLetter, err
 			Deliveries: int(p.number(headerDeliveries)),
 		},
 		Index:    int(p.number(headerIndex)),
+		Figure:   p.text(headerFigure),
 		EventID:  p.text(headerEventID),
 		Source:   p.text(headerSource),
 		Key:      p.text(headerKey),
@@ -302,6 +310,9 @@ func parseLetter(h nats.Header, data []byte, sequence uint64) (StoredLetter, err
 		Worker:   p.text(headerWorker),
 		Parked:   p.moment(headerParked),
 	}
+	if stamp := p.header.Get(headerFingerprint); event.IsFingerprint(stamp) {
+		l.Stamp = stamp // an earlier version parked letters without
+	}
 	if l.Index < 0 || l.Index >= event.MaxBatch {
 		p.errs = append(p.errs, fmt.Errorf("header %s is %d: want 0 to %d", headerIndex, l.Index, event.MaxBatch-1))
 		l.Index = 0
@@ -309,7 +320,7 @@ func parseLetter(h nats.Header, data []byte, sequence uint64) (StoredLetter, err
 	if len(p.errs) > 0 {
 		return StoredLetter{}, fmt.Errorf("dead letter at %d: %w", sequence, errors.Join(p.errs...))
 	}
-	return StoredLetter{Letter: l, ID: LetterID(&l), Sequence: sequence}, nil
+	return StoredLetter{Letter: l, ID: l.Place(), Sequence: sequence}, nil
 }
 
 type letterParser struct {

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 // The limits of the contract beside those of ids, units and batches.
 const (
 	MaxAttributeBytes   = 1024   // id, source
+	MaxBackfillBytes    = 128    // backfill
 	MaxCounts           = 10_000 // entries of one snapshot message
 	MaxParts            = 1000   // parts of one snapshot
 	MaxNameChars        = 512    // name, in characters
@@ -23,6 +25,7 @@ const (
 	wantUnits     = "a number ≥ 0 with at most 6 decimals, at most 1e12"
 	wantTime      = "a time such as 2026-11-20T12:00:00Z (RFC 3339, with T and zone, no leap second)"
 	wantAttribute = "1 to 1024 bytes of UTF-8 without control characters"
+	wantBackfill  = "1 to 128 printable ASCII characters without blanks"
 	wantPart      = "a whole number from 1 to 1000"
 	wantParts     = "part, parts and snapshotId together, with part from 1 to parts"
 )
@@ -92,6 +95,9 @@ func (e *Event) check(f *findings, p place) {
 	} else if year < minYear || year > maxYear {
 		f.add(p, "time", fmt.Sprintf("time is %s, which %v in UTC", e.Time.Format(time.RFC3339), errYearRange), wantTime)
 	}
+	if e.Backfill != "" {
+		f.backfill(p, e.Backfill)
+	}
 	p = p.inData()
 	f.id(p, "vendorId", e.Vendor)
 	f.id(p, "organizationId", e.Organization)
@@ -127,6 +133,31 @@ func (f *findings) attribute(p place, name, value string) {
 	case strings.ContainsFunc(value, isControl):
 		f.add(p, name, name+" is "+quote(value)+", with a control character", wantAttribute)
 	}
+}
+
+// backfill finds what is wrong with the id of a backfill.
+func (f *findings) backfill(p place, id string) {
+	switch {
+	case len(id) > MaxBackfillBytes:
+		f.add(p, "backfill", fmt.Sprintf("backfill is %d bytes long", len(id)), wantBackfill)
+	case !printableASCII(id) || strings.IndexByte(id, ' ') >= 0:
+		f.add(p, "backfill", "backfill is "+quote(id), wantBackfill)
+	}
+}
+
+// CheckBackfill reports why an id cannot name a backfill: people type it into
+// commands, and it travels in headers, so it has 1 to MaxBackfillBytes
+// printable ASCII characters without blanks. It returns nil for a usable id.
+func CheckBackfill(id string) error {
+	if id == "" {
+		return errors.New("backfill is empty: want " + wantBackfill)
+	}
+	var f findings
+	f.backfill(place{element: -1, count: -1}, id)
+	if fault := f.first(); fault != nil {
+		return errors.New(fault.Problem + ": want " + fault.Want)
+	}
+	return nil
 }
 
 // printableASCII spares the usual text the two tests behind it.

@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -45,6 +46,7 @@ func TestCheckRefusesWhatOnlyAProgramCanMake(t *testing.T) {
 		{"no type", func(e *event.Event) { e.Type = "" }, "/type"},
 		{"another type than that of the data", func(e *event.Event) { e.Type = event.TypeAccount }, "/type"},
 		{"a replay of nothing", func(e *event.Event) { e.ReplayOf = "0" }, "/replayof"},
+		{"a backfill with a blank", func(e *event.Event) { e.Backfill = "october 2026" }, "/backfill"},
 		{"a year before 1970 in UTC", func(e *event.Event) { e.Time = time.Date(1970, 1, 1, 0, 30, 0, 0, time.FixedZone("", 3600)) }, "/time"},
 		{"a year of five digits", func(e *event.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "/time"},
 		{"negative units", func(e *event.Event) { e.Data = event.Count{AccountID: "a", ServiceID: "s", UnitCount: -1} }, "/data/unitCount"},
@@ -102,6 +104,36 @@ func TestPartsOfASnapshotMakeAWhole(t *testing.T) {
 				t.Errorf("got %v, want problems at %v", err, test.want)
 			}
 		})
+	}
+}
+
+func TestABackfillIsNamedByWhatACommandLineAndAHeaderCanCarry(t *testing.T) {
+	for id, want := range map[string]string{
+		"2026-10":                "",
+		"!~":                     "",
+		strings.Repeat("b", 128): "",
+		"":                       "backfill is empty: want 1 to 128 printable ASCII characters without blanks",
+		"a b":                    `backfill is "a b": want 1 to 128 printable ASCII characters without blanks`,
+		"a\n":                    `backfill is "a\n": want 1 to 128 printable ASCII characters without blanks`,
+		"ä":                      `backfill is "ä": want 1 to 128 printable ASCII characters without blanks`,
+		"\x7f":                   `backfill is "\x7f": want 1 to 128 printable ASCII characters without blanks`,
+		strings.Repeat("b", 129): "backfill is 129 bytes long: want 1 to 128 printable ASCII characters without blanks",
+	} {
+		got := ""
+		if err := event.CheckBackfill(id); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: got %q, want %q", id, got, want)
+		}
+		quoted, err := json.Marshal(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fault := decodeOne(t, message(`"data":`, `"backfill":`+string(quoted)+`,"data":`)).Fault
+		if (fault == nil) != (want == "") || fault != nil && fault.Pointer != "/backfill" {
+			t.Errorf("%q: decode says %v, want %q at /backfill", id, fault, want)
+		}
 	}
 }
 

@@ -287,7 +287,7 @@ func nearlyValid(t *rapid.T) map[string]any {
 	envelope := map[string]any{"specversion": "1.0", "id": "1", "source": "//s", "type": typ, "time": "2026-11-20T12:00:00Z", "data": data}
 	for range rapid.IntRange(0, 3).Draw(t, "changes") {
 		if rapid.Bool().Draw(t, "attribute") {
-			change(t, envelope, []string{"specversion", "id", "source", "type", "time", "datacontenttype", "replayof", "data", "data_base64", "dataschema", "Time"})
+			change(t, envelope, []string{"specversion", "id", "source", "type", "time", "datacontenttype", "replayof", "backfill", "data", "data_base64", "dataschema", "Time"})
 		} else {
 			change(t, rapid.SampledFrom(objects).Draw(t, "object"), append(memberNames(typ), "UnitCount", "later"))
 		}
@@ -323,6 +323,7 @@ func value(t *rapid.T, name string) any {
 		"type":            {event.TypeCount, event.TypeSnapshot, event.TypeAccount, event.TypeService, "usage.count.v2", "Usage.count.v1"},
 		"datacontenttype": {"application/json", "APPLICATION/json;charset=utf-8", "text/x+json", "text/plain", "application/json ; a", "application/+json", "a/b;+json", "application/json\n"},
 		"replayof":        {"1", "0", "1000", "1000-1", "1001", "999-999", "1-0", "1-1000", "01", "9999999999999999", "10000000000000000", "1\n"},
+		"backfill":        {"2026-10", "!~", "", "a b", "a\n", "ä", "a\x7f", strings.Repeat("b", 128), strings.Repeat("b", 129)},
 	}
 	for _, id := range []string{"accountId", "serviceId", "snapshotId"} {
 		special[id] = []string{"a", "s", "", strings.Repeat(".", 85), strings.Repeat(".", 86), strings.Repeat("ä", 257)}

@@ -58,6 +58,8 @@ type decoder struct {
 	doc        document
 	subject    Subject
 	subjectErr error
+	// unaddressed: the message has no subject yet, it will get the event's own.
+	unaddressed bool
 }
 
 // decoders keeps the nodes of documents for the next message. Events hold
@@ -154,7 +156,7 @@ func (d *decoder) event(envelope *envelope, index int, p place) Result {
 	if fault := r.findings.first(); fault != nil {
 		return Result{Index: index, Fault: fault}
 	}
-	if fault := d.checkSubject(e, p); fault != nil {
+	if fault := d.checkSubject(e, p); fault != nil && !d.unaddressed {
 		return Result{Index: index, Fault: fault}
 	}
 	if fault := d.checkAge(e, p); fault != nil {
@@ -246,6 +248,9 @@ func (r *reader) envelope(from *envelope, e *Event, sequence uint64, p place) {
 	}
 	if text := r.attribute(p, "replayof", from.replayOf, "the arrival of the original, as a string"); from.replayOf.set {
 		r.replay(p, text, e, sequence)
+	}
+	if e.Backfill = r.attribute(p, "backfill", from.backfill, wantBackfill); from.backfill.set && e.Backfill == "" {
+		r.findings.add(p, "backfill", "backfill is empty", wantBackfill)
 	}
 }
 

@@ -22,6 +22,7 @@ func (e *Event) AppendStructured(dst []byte) []byte {
 	dst = e.Time.UTC().AppendFormat(dst, time.RFC3339Nano)
 	dst = append(dst, '"')
 	dst = appendOptional(dst, `,"replayof":`, e.ReplayOf)
+	dst = appendOptional(dst, `,"backfill":`, e.Backfill)
 	dst = append(dst, `,"datacontenttype":"application/json","data":`...)
 	dst = e.AppendData(dst)
 	return append(dst, '}')
@@ -94,6 +95,9 @@ func (e *Event) BinaryHeaders() map[string][]string {
 	}
 	if e.ReplayOf != "" {
 		header[attributePrefix+"replayof"] = []string{encodeHeader(e.ReplayOf)}
+	}
+	if e.Backfill != "" {
+		header[attributePrefix+"backfill"] = []string{encodeHeader(e.Backfill)}
 	}
 	return header
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"pgregory.net/rapid"
 
@@ -72,10 +73,10 @@ func TestDataIsWrittenExactlyAndWithoutNeedlessEscapes(t *testing.T) {
 
 func TestBinaryHeadersArePercentEncoded(t *testing.T) {
 	e := countEvent()
-	e.ID, e.Source, e.ReplayOf = `50% "x" ü`, "//a b", "7-1"
+	e.ID, e.Source, e.ReplayOf, e.Backfill = `50% "x" ü`, "//a b", "7-1", `100%"`
 	want := map[string][]string{
 		"ce-specversion": {"1.0"}, "ce-id": {"50%25%20%22x%22%20%C3%BC"}, "ce-source": {"//a%20b"}, "ce-type": {"usage.count.v1"},
-		"ce-time": {"2026-11-20T12:00:00Z"}, "ce-replayof": {"7-1"}, "content-type": {"application/json"},
+		"ce-time": {"2026-11-20T12:00:00Z"}, "ce-replayof": {"7-1"}, "ce-backfill": {"100%25%22"}, "content-type": {"application/json"},
 	}
 	if got := e.BinaryHeaders(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -140,6 +141,9 @@ func TestAnEventIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
+// printable is what the id of a backfill is made of.
+var printable = &unicode.RangeTable{R16: []unicode.Range16{{Lo: '!', Hi: '~', Stride: 1}}, LatinOffset: 1}
+
 // validEvent draws an event that the contract accepts.
 func validEvent(t *rapid.T) *event.Event {
 	id := rapid.StringN(1, 24, 256).Filter(func(s string) bool { return event.CheckID(s) == nil })
@@ -157,6 +161,9 @@ func validEvent(t *rapid.T) *event.Event {
 	}
 	if rapid.Bool().Draw(t, "replayed") {
 		e.ReplayOf = event.ArrivalAt(rapid.Uint64Range(1, 1<<40-1).Draw(t, "seq"), rapid.IntRange(0, 999).Draw(t, "index")).String()
+	}
+	if rapid.Bool().Draw(t, "backfilled") {
+		e.Backfill = rapid.StringOfN(rapid.RuneFrom(nil, printable), 1, 128, -1).Draw(t, "backfill")
 	}
 	switch rapid.IntRange(0, 3).Draw(t, "type") {
 	case 0:

@@ -29,7 +29,7 @@ type attribute struct {
 
 // envelope is what surrounds the data.
 type envelope struct {
-	specVersion, id, source, typ, time, contentType, replayOf attribute
+	specVersion, id, source, typ, time, contentType, replayOf, backfill attribute
 
 	data   int32 // node of the data; -1 when it is missing
 	base64 bool  // there is a data_base64
@@ -53,6 +53,8 @@ func (e *envelope) slot(name string) *attribute {
 		return &e.contentType
 	case "replayof":
 		return &e.replayOf
+	case "backfill":
+		return &e.backfill
 	}
 	return nil
 }

@@ -40,6 +40,9 @@ type Event struct {
 	// ReplayOf is the arrival of the original when an operator replays an
 	// event; empty otherwise. A replay keeps the arrival of its original.
 	ReplayOf string
+	// Backfill groups the events of one backfill, which is looked at, approved
+	// and undone as a whole; empty otherwise. See CheckBackfill.
+	Backfill string
 
 	Vendor       string
 	Organization string

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -297,7 +299,8 @@ func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome, generation int) (n
 // refusal is the dead letter of a figure that cannot be delivered. It carries
 // the event as it was published, as long as the log still has it.
 func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, done *progress) event.Letter {
-	arrival := event.Arrival(o.Task.Figure.Arrival)
+	figure := o.Task.Figure
+	arrival := event.Arrival(figure.Arrival)
 	l := event.Letter{
 		Vendor:       p.vendor.name,
 		Organization: o.Task.Key.Organization,
@@ -313,6 +316,10 @@ func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, d
 		Parked:   w.now,
 	}
 	l.Original.Stream, l.Original.Sequence = event.Stream(p.vendor.name), arrival.Sequence()
+	if figure.Unfounded() {
+		p.extract(&l, &event.Event{Source: "//usagebridge", ID: "taken back", Time: w.now}, o.Task)
+		return l
+	}
 	m, err := p.original(ctx, arrival.Sequence(), done)
 	if err != nil {
 		p.log.Warn("dead letter without its original", "err", err, "sequence", arrival.Sequence())
@@ -320,14 +327,37 @@ func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, d
 	}
 	l.Original = m
 	for _, r := range event.Decode(m, event.Limits{}) {
-		if r.Index == arrival.Index() && r.Event != nil {
-			l.EventID, l.Source = r.Event.ID, r.Event.Source
-			if r.Raw != nil {
-				l.Original.Data = r.Raw
-			}
+		if r.Index != arrival.Index() || r.Event == nil {
+			continue
+		}
+		l.EventID, l.Source = r.Event.ID, r.Event.Source
+		if _, many := r.Event.Data.(event.Snapshot); many {
+			p.extract(&l, r.Event, o.Task)
+		} else if r.Raw != nil {
+			l.Original.Data = r.Raw
 		}
 	}
 	return l
+}
+
+// extract makes the letter one of a single figure of an event that has many, or
+// none: a snapshot may have thousands, and each needs a letter and a replay of
+// its own. The snapshot's message stays in the log.
+func (p *partition) extract(l *event.Letter, of *event.Event, task delivery.Task) {
+	key := task.Key
+	digest := fnv.New32a()
+	_, _ = io.WriteString(digest, key.String())
+	l.Figure = fmt.Sprintf("%08x", digest.Sum32())
+	e := event.Event{
+		ID: "figure " + l.Figure + " of " + of.ID, Source: of.Source, Type: event.TypeCount, Time: of.Time,
+		Vendor: p.vendor.name, Organization: key.Organization, Backfill: of.Backfill,
+		Data: event.Count{AccountID: key.Account, ServiceID: key.Service, UnitCount: event.Units(task.Figure.Value.Units)},
+	}
+	if len(e.ID) > event.MaxAttributeBytes {
+		e.ID = fmt.Sprintf("figure %s at %d", l.Figure, task.Figure.Arrival)
+	}
+	l.EventID, l.Source = e.ID, e.Source
+	l.Original.Subject, l.Original.Header, l.Original.Data = e.Subject().String(), nil, e.Structured()
 }
 
 // original reads a message of the log again, once in a cycle.

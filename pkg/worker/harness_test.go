@@ -197,7 +197,7 @@ func (w *world) Park(_ context.Context, letters []event.Letter) error {
 	defer w.mu.Unlock()
 	w.widest = max(w.widest, len(letters))
 	for _, l := range letters {
-		w.letters[fmt.Sprintf("%s %s", l.Fault.Reason, l.Arrival())] = l
+		w.letters[fmt.Sprintf("%s %s", l.Fault.Reason, l.Spot())] = l
 	}
 	return nil
 }
