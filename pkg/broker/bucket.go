@@ -136,7 +136,7 @@ func (b *Bucket[T]) All(ctx context.Context) (map[string]T, error) {
 func (b *Bucket[T]) prefix() string { return subjectPrefix + b.name + "." }
 
 func (b *Bucket[T]) newest() reading {
-	return reading{stream: bucketPrefix + b.name, filters: []string{b.prefix() + ">"}, newest: true}
+	return reading{stream: bucketPrefix + b.name, filters: []string{b.prefix() + ">"}, newest: true, keys: true}
 }
 
 // decode gives nil for a record that marks its key as gone.

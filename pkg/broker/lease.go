@@ -163,7 +163,7 @@ func (b *Broker) Members(ctx context.Context) ([]string, error) {
 
 func (b *Broker) holders(ctx context.Context, first string, yield func(token string, h holder) error) error {
 	prefix := subjectPrefix + BucketLeases + "." + first + "."
-	all := reading{stream: bucketPrefix + BucketLeases, filters: []string{prefix + "*"}, newest: true}
+	all := reading{stream: bucketPrefix + BucketLeases, filters: []string{prefix + "*"}, newest: true, keys: true}
 	return b.read(ctx, all, func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
 		if deleted(m.Headers()) {
 			return nil

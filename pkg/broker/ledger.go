@@ -27,11 +27,11 @@ func (b *Broker) Ledger(vendor string) *LedgerStore {
 	return &LedgerStore{broker: b, vendor: vendor, stream: bucketPrefix + name, prefix: subjectPrefix + name + "."}
 }
 
-// Load yields every entry of the partition, oldest write first, up to the
-// newest one at the time of the call. An entry that cannot be read ends it:
+// Load yields every entry of the partition once, as it was at some time of the
+// call. An entry that cannot be read ends it:
 // going on without it would send wrong figures.
 func (s *LedgerStore) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
-	all := reading{stream: s.stream, filters: []string{s.prefix + strconv.Itoa(partition) + ".>"}}
+	all := reading{stream: s.stream, filters: []string{s.prefix + strconv.Itoa(partition) + ".>"}, keys: true}
 	err := s.broker.read(ctx, all, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if deleted(m.Headers()) {
 			return nil

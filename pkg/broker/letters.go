@@ -252,7 +252,7 @@ func (b *Broker) Letters(ctx context.Context, f LetterFilter, yield func(StoredL
 func (b *Broker) Letter(ctx context.Context, id string) (StoredLetter, error) {
 	stream, place, found := strings.Cut(id, "/")
 	if !found || letterToken(stream) == noID || letterToken(place) != place {
-		return StoredLetter{}, fmt.Errorf("dead letter %q: want {stream}/{sequence} or {stream}/{sequence}-{index}: %w", id, ErrNoLetter)
+		return StoredLetter{}, fmt.Errorf("dead letter %q: want {stream}/{sequence}, with -{index} or _{figure} where `usagebridge dlq ls --each` shows it: %w", id, ErrNoLetter)
 	}
 	m, err := b.last(ctx, StreamDeadLetters, "deadletter.v1.*.*.*."+letterToken(stream)+"."+place)
 	switch {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,12 @@ func letter(sequence uint64, index int) event.Letter {
 		Original: event.Message{Subject: "usage.v1.acme.o=201.batch", Stream: "EVENTS_acme", Sequence: sequence, Data: []byte("{}")},
 		Index:    index, EventID: "e", Source: "//s", Worker: "w", Parked: time.Unix(1, 5).UTC(),
 	}
+}
+
+// stamped is the letter as it is read.
+func stamped(l event.Letter) event.Letter {
+	l.Stamp = l.Fingerprint()
+	return l
 }
 
 func letters(t *testing.T, b *Broker, f LetterFilter) []StoredLetter {
@@ -60,7 +67,7 @@ func TestEveryElementOfABatchIsParkedOnce(t *testing.T) {
 		t.Errorf("parked %s, want %s", ids(got), want)
 	}
 	l, err := b.Letter(t.Context(), "EVENTS_acme/7-3")
-	if err != nil || !reflect.DeepEqual(l.Letter, letter(7, 3)) || l.Sequence != got[1].Sequence {
+	if err != nil || !reflect.DeepEqual(l.Letter, stamped(letter(7, 3))) || l.Sequence != got[1].Sequence {
 		t.Errorf("got %+v, %v; want the letter as it was parked first", l, err)
 	}
 	for _, id := range []string{"EVENTS_acme/7-4", "EVENTS_acme/70", "EVENTS_other/7", "", "x", "*/7", "EVENTS_acme/>", "EVENTS_acme/*", "/7"} {
@@ -154,11 +161,39 @@ func TestLetterKeepsEveryByte(t *testing.T) {
 		if err := b.Park(t.Context(), []event.Letter{l}); err != nil {
 			r.Fatalf("park: %v", err)
 		}
-		got, err := b.Letter(t.Context(), LetterID(&l))
-		if err != nil || !reflect.DeepEqual(got.Letter, l) {
-			r.Fatalf("got %+v, %v\nwant %+v", got.Letter, err, l)
+		got, err := b.Letter(t.Context(), l.Place())
+		if want := stamped(l); err != nil || !reflect.DeepEqual(got.Letter, want) {
+			r.Fatalf("got %+v, %v\nwant %+v", got.Letter, err, want)
 		}
 	})
+}
+
+func TestALetterKeepsTheFingerprintThatItWasParkedWith(t *testing.T) {
+	b := open(t, 1)
+	long := letter(1, 0)
+	long.Fault.Problem = strings.Repeat("wrong ", maxText) + "in the end" // cut when it is parked
+	earlier := letter(2, 0)
+	earlier.Stamp = "0123abcd" // of a version that saw another problem in it
+	park(t, b, long, earlier)
+	unstamped := letter(3, 0)
+	for i, stamp := range []string{"", "nonsense", "0123ABCD", "0123abcd0"} { // of a version without, or of nobody
+		m := letterMessage(&unstamped, 1<<20)
+		m.Header.Set(headerFingerprint, stamp)
+		if stamp == "" {
+			m.Header.Del(headerFingerprint)
+		}
+		if err := rawPublish(t, b, fmt.Sprintf("deadletter.v1.v.o.r.S.%d", i+3), m.Header, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{long.Fingerprint(), "0123abcd", unstamped.Fingerprint(), unstamped.Fingerprint(), unstamped.Fingerprint(), unstamped.Fingerprint()}
+	var got []string
+	for _, l := range letters(t, b, LetterFilter{}) {
+		got = append(got, l.Fingerprint())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the fingerprints are %q, want %q", got, want)
+	}
 }
 
 func TestOriginalsIdIsNoHeaderOfItsLetter(t *testing.T) {
@@ -188,7 +223,7 @@ func TestLargestEventFitsIntoALetter(t *testing.T) {
 	l.Original.Header = many
 	l.Original.Data = make([]byte, maxEvent-1000)
 	park(t, b, l)
-	got, err := b.Letter(t.Context(), LetterID(&l))
+	got, err := b.Letter(t.Context(), l.Place())
 	if err != nil {
 		t.Fatal(err)
 	}

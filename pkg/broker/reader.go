@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -36,6 +37,12 @@ type reading struct {
 	newest  bool     // the newest message of each subject only
 	after   uint64   // start behind this sequence
 	since   time.Time
+	// keys says that the stream keeps the newest messages of each subject
+	// alone, as a bucket does. A message that is replaced while others are read
+	// would otherwise be missed: its old place is empty, its new one behind the
+	// end. Each subject is then yielded once, as it was at some time of the
+	// reading.
+	keys bool
 }
 
 // reader is one temporary consumer on the server. Unlike the client's ordered
@@ -148,6 +155,9 @@ func interrupted(err error) bool { return errors.Is(err, errDisconnected) || err
 // read yields the messages up to what is the end of the stream now, and goes
 // on where it was when the connection was lost in between.
 func (b *Broker) read(ctx context.Context, r reading, yield func(jetstream.Msg, *jetstream.MsgMetadata) error) error {
+	if r.keys {
+		yield = onceEach(yield)
+	}
 	end, err := b.end(ctx, r)
 	for err == nil && r.after < end {
 		if r.after, err = b.readOnce(ctx, r, end, yield); !interrupted(err) {
@@ -160,6 +170,25 @@ func (b *Broker) read(ctx context.Context, r reading, yield func(jetstream.Msg, 
 	}
 	return err
 }
+
+// onceEach yields the first message of each subject. Subjects are told apart by
+// a hash of 64 bits: a million of them must not cost a hundred megabytes.
+func onceEach(yield func(jetstream.Msg, *jetstream.MsgMetadata) error) func(jetstream.Msg, *jetstream.MsgMetadata) error {
+	seed, seen := maphash.MakeSeed(), map[uint64]struct{}{}
+	return func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		hash := maphash.String(seed, m.Subject())
+		if _, known := seen[hash]; known {
+			return nil
+		}
+		seen[hash] = struct{}{}
+		return yield(m, meta)
+	}
+}
+
+// maxChase is how often the end of a bucket is looked for again after it was
+// reached. The reader is much faster than writers are: each time less is left,
+// and who is missed all the same was replaced as often, within milliseconds.
+const maxChase = 8
 
 // end is the sequence of the last message to read, 0 when there is none. The
 // stream's leader says it: the reader may sit on a follower that lags.
@@ -185,6 +214,7 @@ func (b *Broker) readOnce(ctx context.Context, r reading, end uint64, yield func
 		return r.after, err
 	}
 	defer open.close()
+	chased := 0
 	for at := r.after; ; {
 		m, meta, err := open.next(readIdle)
 		if errors.Is(err, errIdle) {
@@ -201,7 +231,16 @@ func (b *Broker) readOnce(ctx context.Context, r reading, end uint64, yield func
 		if err := yield(m, meta); err != nil {
 			return at, err
 		}
-		if at = meta.Sequence.Stream; at >= end {
+		if at = meta.Sequence.Stream; at < end {
+			continue
+		}
+		if r.keys && chased < maxChase {
+			chased++
+			if end, err = b.end(ctx, r); err != nil {
+				return at, err
+			}
+		}
+		if at >= end {
 			return at, nil
 		}
 	}

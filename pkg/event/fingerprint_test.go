@@ -68,6 +68,21 @@ func rejected(account, service, answer string) *event.Letter {
 	}
 }
 
+// badHeader is the letter of an event whose id is such a header.
+func badHeader(id string) *event.Letter {
+	m := message()
+	m.Header = map[string][]string{"ce-specversion": {"1.0"}, "ce-id": {id}}
+	return lettersOf(m)[0]
+}
+
+// crashed is the letter of an event that made the worker panic.
+func crashed(index int, stack string) *event.Letter {
+	return &event.Letter{Original: message(), Fault: event.Fault{
+		Reason:  event.ReasonMalformed,
+		Problem: fmt.Sprintf("reading it crashed this program: index out of range [%d] with length 3\ngoroutine 7 [running]:\n%s", index, stack),
+	}}
+}
+
 // Each row is one kind of fault, in letters that differ in everything else.
 func TestLettersOfTheSameKindOfFaultHaveOneFingerprint(t *testing.T) {
 	good := `{"accountId":"a","serviceId":"b","unitCount":1}`
@@ -139,15 +154,18 @@ func TestLettersOfTheSameKindOfFaultHaveOneFingerprint(t *testing.T) {
 			[]*event.Letter{wrong(t, ":42", ":42x"), wrong(t, `"specversion":"1.0"`, `"specversion":"1.0"x`)},
 		},
 		{"the batch has … events: want 1 to 1000 events", []*event.Letter{only(t, event.Message{Data: []byte("[]")}), only(t, event.Message{Data: []byte("[" + strings.Repeat("1,", 1000) + "1]")})}},
+		{"header ce-id is …: the value is not UTF-8: want UTF-8, percent-encoded as the CloudEvents HTTP binding says", []*event.Letter{badHeader("%ff"), badHeader("%E4%20x")}},
+		{"reading it crashed this program: index out of range […] with length …", []*event.Letter{crashed(5, "main.go:17"), crashed(12, "other.go:4")}},
 		{"the same id and source came before with other content", []*event.Letter{conflict("1", "//a b"), conflict("x y", "//other")}},
 		{"Account … has no service … (max … units)", []*event.Letter{
 			rejected("miller", "backup", "Account miller has no service backup (max 5 units)"), rejected("a-17", "mail", "Account a-17 has no service 'mail' (max 1,000.5 units)"),
 		}},
-		{"unit count … doesn't fit", []*event.Letter{rejected("a", "b", "unit count 42 doesn't fit"), rejected("x", "y", "unit  count -7.5 doesn't fit")}},
+		{"unit count … doesn't fit, can't be", []*event.Letter{rejected("a", "b", "unit count 42 doesn't fit, can't be"), rejected("x", "y", "unit  count -7.5 doesn't fit, can't be")}},
 		{"{title:Bad request,detail:the count … is too large,trace:…}", []*event.Letter{
 			rejected("a", "b", `{"title":"Bad request","detail":"the count 17 is too large","trace":"ab-1"}`),
 			rejected("a", "b", `{"title":"Bad request","detail":"the count 2e6 is too large","trace":"\"x\""}`),
 		}},
+		{"see … for the list", []*event.Letter{rejected("a", "b", "see https://help.example/errors for the list"), rejected("a", "b", "see //other.example for the list")}},
 		{"the partner answered … to attempt …:", []*event.Letter{rejected("a", "b", ""), func() *event.Letter {
 			l := rejected("a", "b", "")
 			l.Fault.Problem = "the partner answered 400 to attempt 3: "
@@ -178,6 +196,13 @@ func TestTheReasonIsPartOfTheFingerprint(t *testing.T) {
 	spent.Fault.Reason = event.ReasonUndeliverable
 	if a, b := rejected("a", "b", "no such unit").Fingerprint(), spent.Fingerprint(); a == b {
 		t.Errorf("rejected and undeliverable with the same answer: got %s for both", a)
+	}
+}
+
+func TestWhereTheProblemIsIsPartOfTheFingerprint(t *testing.T) {
+	a, b := wrong(t, `"id":`, `"id":"1","id":`), wrong(t, `"time":`, `"time":"1","time":`)
+	if a.Fingerprint() == b.Fingerprint() || a.Title() != b.Title() {
+		t.Errorf("a member twice in two places: got %s and %s, want two fingerprints of one title %q", a.Fingerprint(), b.Fingerprint(), a.Title())
 	}
 }
 

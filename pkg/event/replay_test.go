@@ -378,3 +378,36 @@ func TestAnEditThatIsNoEventIsRefusedWithAllItsFaults(t *testing.T) {
 		})
 	}
 }
+
+// Whatever was parked, what people and programs ask of a letter has an answer.
+func FuzzLetter(f *testing.F) {
+	f.Add([]byte(`{"replayof":"1","id":"x"}`), "", "unitCount is -1, which is negative", `{"title":"no \"unit\" 7"}`)
+	f.Add([]byte(`[{}]`), "%31", `it's "a`, "'x' … (7 characters) `y")
+	f.Fuzz(func(t *testing.T, body []byte, id, problem, answer string) {
+		m := event.Message{Subject: "usage.v1.acme.msp-0042.batch", Data: body}
+		if id != "" {
+			m.Header = map[string][]string{"ce-specversion": {"1.0"}, "ce-id": {id}}
+		}
+		l := letter(m, 3)
+		l.EventID, l.Source, l.Key, l.Answer, l.Fault.Problem = id, problem, "msp-0042/count/"+id, answer, problem
+		for _, reason := range event.Reasons() {
+			l.Fault.Reason = reason
+			if title := l.Title(); strings.ContainsAny(title, "\n\r") || len(l.Fingerprint()) != 8 {
+				t.Fatalf("got title %q and fingerprint %s", title, l.Fingerprint())
+			}
+		}
+		if replay, err := l.Replay(); err == nil && id == "" && !json.Valid(replay.Data) {
+			t.Fatalf("the replay is %s", replay.Data)
+		}
+		envelope, err := l.JSON()
+		if err != nil {
+			return
+		}
+		if !json.Valid(envelope) {
+			t.Fatalf("the envelope is %s", envelope)
+		}
+		if _, e, err := l.Edited(envelope); err == nil && e.Arrival > l.Arrival() {
+			t.Fatalf("edited: got %+v, want no later arrival than %s", e, l.Arrival())
+		}
+	})
+}

@@ -175,7 +175,7 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 	if op.Key.Kind == Count {
 		for _, scope := range op.Key.scopes() {
 			keeper := b.Entry(scope)
-			if mark, ok := keeper.mark(rules, e); ok && mark.Event != op.Event && op.Version.Compare(mark.Version) < 0 {
+			if mark, ok := keeper.mark(rules, e); ok && op.Version.Compare(mark.Version) < 0 {
 				current = current.cover(&mark, mark.wait(rules), true, now)
 			}
 		}

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -339,4 +340,89 @@ func (p *people) valid(s *story, key ledger.Key, figure ledger.Seen) bool {
 	}
 	snapshot := s.snapshots[figure.Event]
 	return snapshot == nil || snapshot.names[key] || !p.said.zeros[figure.Event]
+}
+
+// figureAt is a plain count of a1/s1.
+func figureAt(event, when, units int) []ledger.Operation {
+	return []ledger.Operation{{
+		Key: count(1, 1), Version: ledger.Version{Time: int64(when), Arrival: uint64(event)}, Event: uint64(event),
+		Value: ledger.Value{Units: int64(units) * 1_000_000},
+	}}
+}
+
+func TestWhatARefusedFigureHadHiddenIsJudgedInItsTurn(t *testing.T) {
+	s, rules := shelf{}, &ledger.Rules{Jump: map[string]float64{"s1": 10}}
+	for _, ops := range [][]ledger.Operation{figureAt(1, 10, 5), figureAt(2, 30, 9000), figureAt(3, 20, 8000)} {
+		if _, err := s.fold(ops, rules); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := s.Entry(count(1, 1))
+	next := *rules
+	next.Verdicts = map[uint64]bool{ledger.ApprovalID(e.Key, e.Seen[0]): false}
+	s.reviewAll(&next)
+	e = s.Entry(count(1, 1))
+	if e.Seen[0].Value.Units != 8000_000_000 || e.State != ledger.Held || e.Reason != ledger.Approval {
+		t.Errorf("after 9000 is refused: got %+v, %s %s; want 8000 held for approval", e.Seen[0], e.State, e.Reason)
+	}
+	next.Verdicts[ledger.ApprovalID(e.Key, e.Seen[0])] = false
+	s.reviewAll(&next)
+	if e = s.Entry(count(1, 1)); e.Seen[0].Value.Units != 5_000_000 || e.State != ledger.Dirty {
+		t.Errorf("after 8000 is refused, too: got %+v, %s; want 5, to be sent", e.Seen[0], e.State)
+	}
+	if what, _ := s.fold(figureAt(2, 30, 9000), &next); what != ledger.Superseded {
+		t.Errorf("the refused event once more: got %s, want superseded", what)
+	}
+}
+
+func TestANamedFigureThatIsForgottenIsNoConflictWhenItsPartComesAgain(t *testing.T) {
+	s := shelf{}
+	part := append(figureAt(1, 10, 5), ledger.Operation{
+		Key: ledger.ScopeKey("o", ""), Version: ledger.Version{Time: 10, Arrival: 1}, Event: 1, Part: &ledger.Part{Number: 1, Of: 1},
+	})
+	all := [][]ledger.Operation{part}
+	for i := 2; i < 8; i++ {
+		all = append(all, figureAt(i, 10*i, i))
+	}
+	for _, ops := range append(all, figureAt(9, 5, 1), part) { // an older one in between
+		if _, err := s.fold(ops, nil); err != nil {
+			t.Fatalf("fold %+v: %v", ops, err)
+		}
+	}
+	if e := s.Entry(count(1, 1)); e.Seen[0].Value.Units != 7_000_000 {
+		t.Errorf("desired: got %+v, want 7", e.Seen[0])
+	}
+}
+
+func TestWhatContradictsAPartIsAConflict(t *testing.T) {
+	scope := ledger.Operation{
+		Key: ledger.ScopeKey("o", ""), Version: ledger.Version{Time: 10, Arrival: 1}, Event: 1, Part: &ledger.Part{Number: 1, Of: 2, Content: 7},
+	}
+	tests := []struct {
+		name   string
+		change func(*ledger.Operation)
+	}{
+		{"another time", func(op *ledger.Operation) { op.Time = 11; op.Part.Number = 2 }},
+		{"another number of parts", func(op *ledger.Operation) { op.Part.Number, op.Part.Of = 2, 3 }},
+		{"other content", func(op *ledger.Operation) { op.Part.Content = 8 }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := shelf{}
+			if _, err := s.fold([]ledger.Operation{scope}, nil); err != nil {
+				t.Fatal(err)
+			}
+			other, part := scope, *scope.Part
+			other.Part = &part
+			tt.change(&other)
+			figure := figureAt(1, int(other.Time), 5)
+			what, err := s.fold(append(figure, other), nil)
+			if what != ledger.Dead || !errors.Is(err, ledger.ErrConflict) {
+				t.Errorf("got %s, %v; want dead, a conflict", what, err)
+			}
+			if _, folded := s[count(1, 1)]; folded {
+				t.Error("a figure of the part that conflicts was folded")
+			}
+		})
+	}
 }

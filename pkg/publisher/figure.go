@@ -29,7 +29,8 @@ type Snapshot struct {
 	Account      string // empty: the whole organization
 	Figures      []Figure
 	// Part (1-based), Parts and SnapshotID are for a snapshot too large for
-	// one message: publish all parts with one SnapshotID and one Time.
+	// one message: publish all parts with one SnapshotID and one Time. Split
+	// makes them.
 	Part, Parts int
 	SnapshotID  string
 	Time        time.Time // when the figures were true; zero means now

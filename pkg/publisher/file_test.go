@@ -251,3 +251,18 @@ func BenchmarkReadCounts(b *testing.B) {
 		}
 	}
 }
+
+func TestRowsOfABackfillNameIt(t *testing.T) {
+	d := defaults
+	d.Backfill = "2026-10"
+	for r := range publisher.ReadCounts(strings.NewReader("account,service,unitCount\na,s,1\n"), d) {
+		if r.Err != nil || r.Event.Backfill != "2026-10" {
+			t.Errorf("got %+v, %v, want backfill 2026-10", r.Event, r.Err)
+		}
+	}
+	d.Backfill = "\n"
+	got := slices.Collect(publisher.ReadCounts(strings.NewReader("account,service,unitCount\na,s,1\n"), d))
+	if len(got) != 1 || got[0].Err == nil || !strings.Contains(got[0].Err.Error(), "defaults: backfill is") {
+		t.Errorf("got %+v, want the file refused for its backfill", got)
+	}
+}

@@ -26,6 +26,9 @@ type Defaults struct {
 	// Time is when figures without a time of their own were true. Zero
 	// means the moment reading starts: one time for the whole file.
 	Time time.Time
+	// Backfill is the backfill that all rows belong to (event.CheckBackfill);
+	// empty for none.
+	Backfill string
 }
 
 // LineError is why a line of a file is no event. Reading goes on after it. Any
@@ -87,10 +90,14 @@ func (d Defaults) check() error {
 	if d.Source == "" {
 		problems = append(problems, errors.New("source is empty"))
 	}
-	if problems == nil {
+	if d.Backfill != "" {
+		problems = append(problems, event.CheckBackfill(d.Backfill))
+	}
+	err := inLine(problems...)
+	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("defaults: %w: the rows do not name it", inLine(problems...))
+	return fmt.Errorf("defaults: %w: the rows do not name it", err)
 }
 
 // event makes a checked event of a row's data.
@@ -101,7 +108,7 @@ func (d Defaults) event(data event.Data, at time.Time) (*event.Event, error) {
 	}
 	e := &event.Event{
 		ID: id.String(), Source: d.Source, Type: typeOf(data), Time: at,
-		Vendor: d.Vendor, Organization: d.Organization, Data: data,
+		Vendor: d.Vendor, Organization: d.Organization, Data: data, Backfill: d.Backfill,
 	}
 	if err := inLine(e.Check()); err != nil {
 		return nil, err

@@ -40,6 +40,9 @@ const (
 type Config struct {
 	Vendor string // the vendor's id; events of another vendor are refused
 	Source string // CloudEvents source of events that name none, such as //billing.acme.example
+	// Backfill, if not empty, names the backfill that every event belongs to
+	// (event.CheckBackfill); events that name another one are refused.
+	Backfill string
 
 	// InFlight is how many events may await their acknowledgement at one
 	// time, over all calls. 0 means DefaultInFlight.
@@ -101,6 +104,9 @@ func New(nc *nats.Conn, config Config) (*Publisher, error) {
 	if config.Source == "" {
 		problems = append(problems, errors.New("source is empty: want a URI reference such as //billing.acme.example"))
 	}
+	if config.Backfill != "" {
+		problems = append(problems, event.CheckBackfill(config.Backfill))
+	}
 	if config.InFlight < 0 || config.AckTimeout < 0 || config.Patience < 0 {
 		problems = append(problems, errors.New("a negative InFlight, AckTimeout or Patience: want 0 for the default, or more"))
 	}
@@ -128,8 +134,9 @@ func or[T int | time.Duration](value, standard T) T {
 }
 
 // Publish sends one event and returns when the server has acknowledged it. An
-// empty ID becomes a UUIDv7, an empty Source and Vendor those of the Config, an
-// empty Type that of the Data, a zero Time now; e itself is not changed.
+// empty ID becomes a UUIDv7, an empty Source, Vendor and Backfill those of the
+// Config, an empty Type that of the Data, a zero Time now; e itself is not
+// changed.
 //
 // An event that violates the contract is not sent: the error then wraps an
 // *event.Fault. Otherwise the error wraps one of this package's Err… values or
@@ -184,6 +191,9 @@ func (p *Publisher) message(given *event.Event) (message, error) {
 	if e.Vendor != p.config.Vendor {
 		return message{}, m.failed(fmt.Errorf("its vendor is %q: this publisher publishes for %q", e.Vendor, p.config.Vendor))
 	}
+	if want := p.config.Backfill; want != "" && e.Backfill != want {
+		return message{}, m.failed(fmt.Errorf("it belongs to backfill %q: this publisher publishes backfill %q", e.Backfill, want))
+	}
 	if err := inLine(e.Check()); err != nil {
 		return message{}, m.failed(err)
 	}
@@ -210,6 +220,9 @@ func (p *Publisher) complete(e *event.Event) error {
 	}
 	if e.Vendor == "" {
 		e.Vendor = p.config.Vendor
+	}
+	if e.Backfill == "" {
+		e.Backfill = p.config.Backfill
 	}
 	if e.Type == "" {
 		e.Type = typeOf(e.Data)

@@ -3,6 +3,7 @@ package publisher_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -415,5 +416,58 @@ func TestNewNamesEveryProblemOfItsConfig(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it to say %q", err, want)
 		}
+	}
+}
+
+func TestASnapshotPublishedTwiceIsStoredOnce(t *testing.T) {
+	nc := connect(t, startServer(t, &server.Options{}))
+	stream := makeStream(t, nc, nil)
+	p := newPublisher(t, nc, nil)
+	parts, err := publisher.Snapshot{Organization: "msp-0042", Figures: manyFigures(5), SnapshotID: "2026-11", Time: noon}.Split(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 2 {
+		tally, err := p.PublishAll(t.Context(), publisher.Records(slices.Values(parts)), nil)
+		if want := (publisher.Tally{Acknowledged: 3, Duplicates: 3 * round}); err != nil || tally != want {
+			t.Errorf("round %d: got %+v, %v, want %+v", round, tally, err, want)
+		}
+	}
+	for i := range parts {
+		m, err := stream.GetMsg(t.Context(), uint64(i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := event.Decode(event.Message{Subject: m.Subject, Data: m.Data}, event.Limits{})[0].Event
+		if e == nil || e.Data.(event.Snapshot).Part != i+1 || e.Source != "//billing.acme.example" {
+			t.Errorf("stored at %d: got %s, want part %d", i+1, m.Data, i+1)
+		}
+	}
+}
+
+func TestEveryEventOfABackfillNamesIt(t *testing.T) {
+	nc := connect(t, startServer(t, &server.Options{}))
+	stream := makeStream(t, nc, nil)
+	p := newPublisher(t, nc, func(c *publisher.Config) { c.Backfill = "2026-10" })
+	if _, err := p.Count(t.Context(), count("a-17", "42")); err != nil {
+		t.Fatal(err)
+	}
+	m, err := stream.GetMsg(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := event.Decode(event.Message{Subject: m.Subject, Data: m.Data}, event.Limits{})[0].Event; e == nil || e.Backfill != "2026-10" {
+		t.Errorf("stored: got %s, want backfill 2026-10", m.Data)
+	}
+	named := &event.Event{Organization: "o", Time: noon, Data: event.Service{ServiceID: "s", Name: "n"}, Backfill: "2026-10"}
+	if _, err := p.Publish(t.Context(), named); err != nil {
+		t.Errorf("an event that names the same: got %v, want it published", err)
+	}
+	named.Backfill = "2026-09"
+	if _, err := p.Publish(t.Context(), named); err == nil || !strings.Contains(err.Error(), `it belongs to backfill "2026-09": this publisher publishes backfill "2026-10"`) {
+		t.Errorf("an event of another backfill: got %v, want it refused", err)
+	}
+	if _, err := publisher.New(nc, publisher.Config{Vendor: "acme", Source: "s", Backfill: "a b"}); err == nil || !strings.Contains(err.Error(), `backfill is "a b"`) {
+		t.Errorf("a backfill with a blank: got %v, want it refused", err)
 	}
 }

@@ -294,6 +294,11 @@ func TestABackfillIsUndoneWhereNothingNewerCame(t *testing.T) {
 		}
 		running.SetRules(vendor, &ledger.Rules{Reverted: map[uint64]bool{ledger.BackfillDigest("fix-7"): true}})
 		settle(time.Minute)
+		calls := w.partner.accepted()
+		settle(time.Hour)
+		if got := w.partner.accepted(); got != calls {
+			t.Errorf("calls while nothing happens after the revert: got %d, want none", got-calls)
+		}
 		for account, want := range map[string]int64{"a000": 5, "a001": 9, "a002": 5, "new": 0} {
 			if got := w.partner.units(account, "s"); got != want {
 				t.Errorf("%s after the revert: got %d units at the partner, want %d", account, got, want)
