@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,22 +16,36 @@ import (
 func (c *cli) explainCommand() *cobra.Command {
 	var q question
 	cmd := &cobra.Command{
-		Use:   "explain EVENT-ID",
-		Short: "Say what became of an event, and why",
+		Use:   "explain (ID | --integration VENDOR/ORGANIZATION --key ACCOUNT/SERVICE)",
+		Short: "Say what became of an event, of a snapshot or of a key, and why",
 		Long: `Finds every event with this id in the log, in batches too, and says of each what
 became of it: its disposition, its key and value, which figure was there before
 and which came after, whether and when the partner accepted it, and where the key
-stands now.
+stands now. Of a part of a snapshot it says where the whole snapshot stands. If no
+event has the id, the snapshot with this snapshotId is explained.
+
+With --key it explains a key instead: what is desired and where that comes from, what
+the partner has, what keeps the one from being the other, and the last figures. Give
+--account and --service instead of --key if an id has a slash in it, and one of them
+alone for an account or a service.
 
 Without --integration the logs of all vendors are read, which takes a few seconds
 for a million events.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  usagebridge explain 01J9Z3K8
+  usagebridge explain --integration acme/msp-0042 --key a-17/backup`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q.id = args[0]
-			if err := q.parse(); err != nil {
+			if err := q.parse(args); err != nil {
 				return err
 			}
 			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+				if q.aboutKey() {
+					found, err := a.explainKey(ctx, q)
+					if err != nil {
+						return err
+					}
+					return c.showKeyExplanation(found)
+				}
 				found, err := a.explain(ctx, q)
 				if err != nil {
 					return err
@@ -41,33 +54,96 @@ for a million events.`,
 			})
 		},
 	}
-	c.integrationFlag(cmd, &q.integration, "only events of this vendor/organization")
-	cmd.Flags().StringVar(&q.source, "source", "", "only events of this CloudEvents source")
+	flags := cmd.Flags()
+	c.integrationFlag(cmd, &q.integration, "only events of this vendor/organization; the integration of --key")
+	flags.StringVar(&q.source, "source", "", "only events of this CloudEvents source")
+	flags.StringVar(&q.key, "key", "", "explain the count of this ACCOUNT/SERVICE")
+	flags.StringVar(&q.account, "account", "", "the account of the key to explain")
+	flags.StringVar(&q.service, "service", "", "the service of the key to explain")
+	flags.IntVar(&q.figures, "figures", 10, "with --key, list at most so many figures, the newest first; 0: all")
 	return cmd
 }
 
-// question is which event to explain.
+// question is what to explain: an event, a snapshot or a key.
 type question struct {
 	id, source, integration string
+	key, account, service   string
+	figures                 int
 
 	vendor, organization string
 }
 
-func (q *question) parse() (err error) {
-	if q.id == "" {
-		return usagef("the event id is empty")
+// aboutKey says whether a key is asked for.
+func (q *question) aboutKey() bool { return q.key != "" || q.account != "" || q.service != "" }
+
+func (q *question) parse(args []string) error {
+	var errs []error
+	add := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
 	}
-	if q.integration == "" {
-		return nil
+	asked := len(args) > 0
+	if asked {
+		q.id = args[0]
 	}
-	if q.vendor, q.organization, err = parseIntegration(q.integration); err != nil {
-		return usagef("--%w", err)
+	add(asked && q.id == "", "the event id is empty")
+	add(asked && q.aboutKey(), "the id %q and a key contradict each other: ask for one of them", q.id)
+	add(!asked && !q.aboutKey(), "nothing says what to explain: give the id of an event or of a snapshot, or --integration and --key")
+	add(q.aboutKey() && q.integration == "", "--integration is missing: a key belongs to one vendor/organization, such as acme/msp-0042")
+	add(q.aboutKey() && q.source != "", "--source is about events: leave it out with a key")
+	add(q.figures < 0, "--figures %d: want how many to list, or 0 for all", q.figures)
+	if q.key != "" {
+		errs = append(errs, q.parseKey())
+	}
+	if q.integration != "" {
+		var err error
+		if q.vendor, q.organization, err = parseIntegration(q.integration); err != nil {
+			errs = append(errs, fmt.Errorf("--%w", err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
 	}
 	return nil
 }
 
+// parseKey takes --key apart.
+func (q *question) parseKey() error {
+	if q.account != "" || q.service != "" {
+		return errors.New("--key contradicts --account and --service: give it, or them")
+	}
+	account, service, _ := strings.Cut(q.key, "/")
+	if account == "" || service == "" || strings.Contains(service, "/") {
+		return fmt.Errorf("--key %q: want ACCOUNT/SERVICE with one slash; give --account and --service if an id has a slash in it, "+
+			"and one of them alone for an account or a service", q.key)
+	}
+	q.account, q.service = account, service
+	return nil
+}
+
+// ledgerKey is the key that is asked for.
+func (q *question) ledgerKey() ledger.Key {
+	switch {
+	case q.service == "":
+		return ledger.AccountKey(q.organization, q.account)
+	case q.account == "":
+		return ledger.ServiceKey(q.organization, q.service)
+	}
+	return ledger.CountKey(q.organization, q.account, q.service)
+}
+
 func (q *question) asks(id, source string) bool {
 	return id == q.id && (q.source == "" || source == q.source)
+}
+
+// asksSnapshot says whether the event is a part of the snapshot that is asked for.
+func (q *question) asksSnapshot(o *occurrence) bool {
+	if o.event == nil {
+		return false
+	}
+	s, ok := o.event.Data.(event.Snapshot)
+	return ok && q.asks(s.SnapshotID, o.source)
 }
 
 // explain answers the question, oldest occurrence first.
@@ -76,32 +152,39 @@ func (a *app) explain(ctx context.Context, q question) ([]explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []explanation
+	var events, snapshots []explanation
 	messages := 0
 	for _, vendor := range vendors {
-		s := search{app: a, vendor: vendor, limits: a.config.limits(), histories: map[ledger.Key]*history{}}
+		s, err := a.search(ctx, vendor)
+		if err != nil {
+			return nil, err
+		}
 		found, err := s.find(ctx, q)
 		if err != nil {
 			return nil, err
 		}
 		messages += s.messages
-		for i := range found {
-			explained, err := s.explain(ctx, &found[i])
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, explained...)
-		}
-		letters, err := s.lettersOf(ctx, q, found)
+		of, err := s.explainAll(ctx, q, found)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, letters...)
+		events = append(events, of...)
+		if len(events) > 0 {
+			continue // an id of an event is meant
+		}
+		of, err = s.explainSnapshots(ctx, q, found)
+		if err != nil {
+			return nil, err
+		}
+		snapshots = append(snapshots, of...)
 	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%s was not found: searched %s, and their dead letters", q.String(), searched(q, vendors, messages))
+	switch {
+	case len(events) > 0:
+		return events, nil
+	case len(snapshots) > 0:
+		return snapshots, nil
 	}
-	return all, nil
+	return nil, fmt.Errorf("%s was not found: searched %s, and their dead letters", q.String(), searched(q, vendors, messages))
 }
 
 func (q *question) String() string { return "event " + eventName(q.id, q.source) }
@@ -120,213 +203,50 @@ func searched(q question, vendors []broker.Vendor, messages int) string {
 	return fmt.Sprintf("%s of all integrations of %s", plural(messages, "message", "messages"), strings.Join(names, ", "))
 }
 
-// search reads what is stored of one vendor.
-type search struct {
-	app       *app
-	vendor    broker.Vendor
-	limits    event.Limits
-	messages  int // looked at
-	histories map[ledger.Key]*history
-}
-
-// find lists every event of the log that the question asks for.
-func (s *search) find(ctx context.Context, q question) ([]occurrence, error) {
-	vendor, organization := event.Escape(s.vendor.Name), "*"
-	if q.organization != "" {
-		organization = event.Escape(q.organization)
-	}
-	var found []occurrence
-	subjects := []string{
-		event.FamilyUsage + ".v1." + vendor + "." + organization + ".>",
-		event.FamilyCatalog + ".v1." + vendor + "." + organization + ".>",
-	}
-	err := s.app.broker.ReadLog(ctx, s.vendor.Name, subjects, func(m event.Message) error {
-		s.messages++
-		if !mayName(&m, q.id) {
-			return nil
-		}
-		for _, o := range occurrencesIn(m, s.limits) {
-			if q.asks(o.id, o.source) {
-				found = append(found, o)
-			}
-		}
-		return nil
-	})
-	return found, err
-}
-
-// explain says what became of one occurrence, for each key that it concerns.
-func (s *search) explain(ctx context.Context, o *occurrence) ([]explanation, error) {
-	letter, err := s.letter(ctx, o.place())
-	if err != nil {
-		return nil, err
-	}
-	if o.fault != nil {
-		return []explanation{explainDead(o, letter)}, nil //nolint:nilerr // the fault is what is explained
-	}
-	if place := o.message.Stream + "/" + o.event.Arrival.String(); letter == nil && place != o.place() {
-		// A figure that was given up is parked where its original arrived.
-		if letter, err = s.letter(ctx, place); err != nil {
-			return nil, err
-		}
-		if letter != nil && !ofCall(letter.Fault.Reason) {
-			letter = nil
-		}
-	}
-	var all []explanation
-	for _, op := range o.operations {
-		h, err := s.history(ctx, op.Key)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, h.explain(o, op, letter))
-	}
-	return all, nil
-}
-
-// letter is the dead letter of an id, nil when there is none.
-func (s *search) letter(ctx context.Context, id string) (*broker.StoredLetter, error) {
-	l, err := s.app.broker.Letter(ctx, id)
-	if errors.Is(err, broker.ErrNoLetter) {
-		return nil, nil // the absence of a letter is no error
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &l, nil
-}
-
-// lettersOf explains the dead letters of events that the log no longer has.
-func (s *search) lettersOf(ctx context.Context, q question, found []occurrence) ([]explanation, error) {
-	var all []explanation
-	f := broker.LetterFilter{Vendor: s.vendor.Name, Organization: q.organization}
-	err := s.app.broker.Letters(ctx, f, func(l broker.StoredLetter) error {
-		v := viewLetter(&l)
-		known := slices.ContainsFunc(found, func(o occurrence) bool { return o.place() == l.ID })
-		if known || !q.asks(v.EventID, v.Source) {
-			return nil
-		}
-		o := occurrence{message: l.Original, index: l.Index, fault: &l.Fault, id: v.EventID, source: v.Source}
-		x := explainDead(&o, &l)
-		x.say("The log no longer has the event itself.")
-		all = append(all, x)
-		return nil
-	})
-	return all, err
-}
-
-// history reads everything that is known of a key.
-func (s *search) history(ctx context.Context, key ledger.Key) (*history, error) {
-	if h := s.histories[key]; h != nil {
-		return h, nil
-	}
-	h := &history{key: key}
-	s.histories[key] = h
-	if err := s.readLog(ctx, h); err != nil {
-		return nil, err
-	}
-	calls := broker.CallFilter{Operation: key.Kind.String(), Account: key.Account, Service: key.Service}
-	err := s.app.broker.Calls(ctx, s.vendor.Name, key.Organization, calls, func(c ledger.Call) error {
-		h.calls = append(h.calls, c)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if h.stored, err = s.entry(ctx, key); err != nil {
-		return nil, err
-	}
-	return h, s.readGates(ctx, h)
-}
-
-// readLog reads the events that concern the key, and looks whether the log has
-// lost any.
-func (s *search) readLog(ctx context.Context, h *history) error {
-	subject := event.Subject{Vendor: s.vendor.Name, Organization: h.key.Organization, Account: h.key.Account, Service: h.key.Service}
-	batch := subject
-	subject.Kind, batch.Kind = event.Kind(h.key.Kind.String()), event.KindBatch
-	err := s.app.broker.ReadLog(ctx, s.vendor.Name, []string{subject.String(), batch.String()}, func(m event.Message) error {
-		for _, o := range occurrencesIn(m, s.limits) {
-			if slices.ContainsFunc(o.operations, func(op ledger.Operation) bool { return op.Key == h.key }) {
-				o.message.Data, o.message.Header = nil, nil // a key may have many
-				h.log = append(h.log, o)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	everything := []string{event.FamilyUsage + ".v1.>", event.FamilyCatalog + ".v1.>"}
-	err = s.app.broker.ReadLog(ctx, s.vendor.Name, everything, func(m event.Message) error {
-		h.reachesBack = m.Sequence == 1
-		return errEnough
-	})
-	if errors.Is(err, errEnough) {
-		return nil
-	}
-	return err
-}
-
-var errEnough = errors.New("enough")
-
-func (s *search) entry(ctx context.Context, key ledger.Key) (*ledger.Entry, error) {
-	partition := broker.Partition(s.vendor.Name, key.Organization, s.vendor.Partitions)
-	e, ok, err := s.app.broker.Ledger(s.vendor.Name).Read(ctx, partition, key)
-	if err != nil || !ok {
-		return nil, err
-	}
-	return &e, nil
-}
-
-// readGates finds what else keeps the key from being sent.
-func (s *search) readGates(ctx context.Context, h *history) error {
-	h.catalog = true
-	if h.key.Kind == ledger.Count {
-		for _, key := range []ledger.Key{h.key.AccountKey(), h.key.ServiceKey()} {
-			e, err := s.entry(ctx, key)
-			if err != nil {
-				return err
-			}
-			h.catalog = h.catalog && e != nil && e.Posted()
-		}
-	}
-	i, err := s.app.integration(ctx, s.vendor.Name, h.key.Organization)
-	if err != nil && !errors.Is(err, broker.ErrNotFound) {
-		return err
-	}
-	h.gate = gateOf(i) // of none at all if there is no record
-	return nil
-}
-
 func (c *cli) showExplanations(list []explanation) error {
 	if c.json {
 		return c.printJSON(list)
 	}
-	for n, x := range list {
+	for n := range list {
 		var b strings.Builder
 		if n > 0 {
 			b.WriteString("\n")
 		}
-		b.WriteString("event " + printable(eventName(x.EventID, x.Source)) + "\n")
-		b.WriteString("  integration " + printable(x.Integration))
-		if x.Key != "" {
-			b.WriteString(printable(", " + x.Type + ": " + x.Key + " is " + x.Value + " at " + instant(x.Time)))
-		}
-		b.WriteString("\n  stored as " + printable(x.Place))
-		if !x.Stored.IsZero() {
-			b.WriteString(" on " + instant(x.Stored))
-		}
-		if x.ReplayOf != "" {
-			b.WriteString(", a replay of " + x.ReplayOf)
-		}
-		b.WriteString("\n\n")
-		for _, sentence := range x.Sentences {
-			b.WriteString("  " + printable(sentence) + "\n")
-		}
+		list[n].write(&b)
 		if _, err := fmt.Fprint(c.stdout, b.String()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// write writes the explanation for people.
+func (x *explanation) write(b *strings.Builder) {
+	if x.EventID == "" && x.Snapshot != nil {
+		b.WriteString("snapshot " + printable(x.Snapshot.Name) + "\n")
+	} else {
+		b.WriteString("event " + printable(eventName(x.EventID, x.Source)) + "\n")
+	}
+	about := "integration " + x.Integration
+	switch {
+	case x.Key != "":
+		about += ", " + x.Type + ": " + x.Key + " is " + x.Value + " at " + instant(x.Time)
+	case x.Type != "":
+		about += ", " + x.Type + " at " + instant(x.Time)
+	}
+	b.WriteString(paragraph(printable(about)))
+	if x.Place != "" {
+		where := "stored as " + x.Place
+		if !x.Stored.IsZero() {
+			where += " on " + instant(x.Stored)
+		}
+		if x.ReplayOf != "" {
+			where += ", a replay of " + x.ReplayOf
+		}
+		b.WriteString(paragraph(printable(where)))
+	}
+	b.WriteString("\n")
+	for _, sentence := range x.Sentences {
+		b.WriteString(paragraph(printable(sentence)))
+	}
 }

@@ -23,6 +23,7 @@ type action struct {
 	Vendor      string    `json:"vendor,omitempty"`      // of what concerns no single integration
 	Integration string    `json:"integration,omitempty"` // vendor/organization
 	Object      string    `json:"object,omitempty"`      // what it was done to: a dead letter, a replay, a backfill
+	Objects     []string  `json:"objects,omitempty"`     // if they are several
 	Why         string    `json:"why,omitempty"`
 	Detail      string    `json:"detail,omitempty"` // never a secret: fingerprints at most
 	At          time.Time `json:"at"`

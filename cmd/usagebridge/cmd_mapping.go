@@ -102,6 +102,8 @@ type mapping struct {
 // add takes an entry of an integration that is in the given generation.
 func (m *mapping) add(e *ledger.Entry, generation int) error {
 	switch {
+	case !e.Key.Kind.Figure():
+		return nil
 	case e.Key.Kind != ledger.Count:
 		desired, _ := e.Desired()
 		properties, err := catalog.ParseProperties(desired.Value)

@@ -13,6 +13,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,6 +63,17 @@ that a figure that was corrected cannot be set back under its old time: give the
 row, or the file with --time, a later one. Rows without a time are true at --time,
 or at the moment publish was started, which makes each run a new statement.
 
+With --snapshot, a CSV of counts is all that its organization uses, or with
+--account all that this account uses: what it does not name becomes 0. It is read
+into memory and sent only if every row is right, in parts of --part-size rows;
+until the last part is there, nothing becomes 0. A file with a header row alone
+says that nothing is used. A snapshot that was sent in part is sent again with the
+same --time and --snapshot-id; a corrected file is another snapshot and needs
+another id.
+
+With --backfill ID every event belongs to that backfill, which is looked at,
+approved and undone as a whole.
+
 Duplicates are events whose source and id the server has seen within its window.
 It drops them without looking at their content: give changed content a new id.
 
@@ -69,6 +81,8 @@ Exit codes: 0 everything was sent, 1 delivery failed, 2 nothing was sent because
 the input is wrong, 3 some lines were refused and the others sent.`,
 		Example: `  usagebridge publish november.csv --integration acme/msp-0042 --time 2026-11-30T23:59:59Z
   usagebridge publish accounts.csv --integration acme/msp-0042 --kind accounts
+  usagebridge publish everything.csv --integration acme/msp-0042 --snapshot
+  usagebridge publish october.csv --integration acme/msp-0042 --time 2026-10-31T23:59:59Z --backfill october-prices
   billing-export | usagebridge publish - --integration acme/msp-0042 --format ndjson`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -84,6 +98,7 @@ the input is wrong, 3 some lines were refused and the others sent.`,
 	flags.StringVar(&f.at, "time", "", "when CSV rows without a time were true, RFC 3339 (default: now)")
 	flags.BoolVar(&f.atomic, "atomic", false, "send nothing if one line is wrong")
 	flags.StringVar(&f.refusedPath, "refused", "", "file for all refused lines, as NDJSON")
+	f.furtherFlags(cmd)
 	return cmd
 }
 
@@ -95,9 +110,24 @@ const defaultSource = "//usagebridge/publish"
 type filing struct {
 	path, integration, kind, format, source, at, refusedPath string
 
+	backfill, account, snapshotID string // empty: none
+
+	snapshot bool
+	partSize int
+
 	atomic               bool
 	vendor, organization string
 	time                 time.Time // of CSV rows without one
+}
+
+// furtherFlags are those of backfills and snapshots.
+func (f *filing) furtherFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.backfill, "backfill", "", "id of the backfill that every event belongs to")
+	flags.BoolVar(&f.snapshot, "snapshot", false, "the CSV is all that is used: what it does not name becomes 0")
+	flags.StringVar(&f.account, "account", "", "with --snapshot: of this account only")
+	flags.StringVar(&f.snapshotID, "snapshot-id", "", "with --snapshot: its id (default: a new one)")
+	flags.IntVar(&f.partSize, "part-size", publisher.DefaultPartSize, fmt.Sprintf("with --snapshot: rows in one part, 1 to %d", event.MaxCounts))
 }
 
 // parse checks what the flags say by themselves.
@@ -125,10 +155,39 @@ func (f *filing) parse() error {
 			errs = append(errs, fmt.Errorf("--time %q: want a time such as 2026-11-30T23:59:59Z", f.at))
 		}
 	}
+	if f.backfill != "" {
+		if err := event.CheckBackfill(f.backfill); err != nil {
+			errs = append(errs, fmt.Errorf("--%w", err))
+		}
+	}
+	errs = append(errs, f.parseSnapshot())
 	if err := errors.Join(errs...); err != nil {
 		return usageError{err}
 	}
 	return nil
+}
+
+// parseSnapshot checks the flags of a snapshot.
+func (f *filing) parseSnapshot() error {
+	if !f.snapshot {
+		if f.account != "" || f.snapshotID != "" || f.partSize != publisher.DefaultPartSize {
+			return errors.New("--account, --snapshot-id and --part-size are for a snapshot: want --snapshot with them")
+		}
+		return nil
+	}
+	var errs []error
+	if f.kind != "" && f.kind != kindCounts || f.format == formatNDJSON {
+		errs = append(errs, errors.New("--snapshot is for a CSV of counts: want neither another --kind nor NDJSON, whose events say themselves what they are"))
+	}
+	if f.partSize < 1 || f.partSize > event.MaxCounts {
+		errs = append(errs, fmt.Errorf("--part-size %d: want 1 to %d", f.partSize, event.MaxCounts))
+	}
+	for _, given := range []struct{ flag, id string }{{"account", f.account}, {"snapshot-id", f.snapshotID}} {
+		if err := event.CheckID(given.id); given.id != "" && err != nil {
+			errs = append(errs, fmt.Errorf("--%s %w", given.flag, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // settle finds the format where no flag names it, and refuses flags that mean
@@ -145,6 +204,9 @@ func (f *filing) settle(content *bufio.Reader) error {
 	}
 	if f.format == formatNDJSON && (f.kind != "" || f.source != "" || f.at != "") {
 		return usagef("--kind, --source and --time are for CSV: events in NDJSON say it themselves")
+	}
+	if f.format == formatNDJSON && f.snapshot {
+		return usagef("--snapshot is for a CSV of counts: events in NDJSON say themselves what they are")
 	}
 	f.kind = or(f.kind, kindCounts)
 	f.source = or(f.source, defaultSource)
@@ -177,7 +239,7 @@ func (f *filing) records(r io.Reader) iter.Seq[publisher.Record] {
 	if f.format == formatNDJSON {
 		return f.ofIntegration(publisher.ReadEvents(r))
 	}
-	defaults := publisher.Defaults{Vendor: f.vendor, Organization: f.organization, Source: f.source, Time: f.time}
+	defaults := f.defaults()
 	switch f.kind {
 	case kindAccounts:
 		return named(publisher.ReadAccounts(r, defaults))
@@ -187,13 +249,20 @@ func (f *filing) records(r io.Reader) iter.Seq[publisher.Record] {
 	return named(publisher.ReadCounts(r, defaults))
 }
 
-// ofIntegration refuses events of another integration.
+func (f *filing) defaults() publisher.Defaults {
+	return publisher.Defaults{Vendor: f.vendor, Organization: f.organization, Source: f.source, Time: f.time, Backfill: f.backfill}
+}
+
+// ofIntegration refuses events of another integration or another backfill.
 func (f *filing) ofIntegration(records iter.Seq[publisher.Record]) iter.Seq[publisher.Record] {
 	return func(yield func(publisher.Record) bool) {
 		for r := range records {
-			if e := r.Event; e != nil && (e.Vendor != f.vendor || e.Organization != f.organization) {
-				r.Event, r.Err = nil, &publisher.LineError{
-					Line: r.Number, Problem: fmt.Sprintf("is an event of %q", e.Vendor+"/"+e.Organization), Want: fmt.Sprintf("%q, as --integration says", f.integration),
+			if r.Event != nil {
+				if wrong := f.foreign(r.Event); wrong != nil {
+					wrong.Line = r.Number
+					r.Event, r.Err = nil, wrong
+				} else if f.backfill != "" {
+					r.Event.Backfill = f.backfill
 				}
 			}
 			if !yield(r) {
@@ -201,6 +270,17 @@ func (f *filing) ofIntegration(records iter.Seq[publisher.Record]) iter.Seq[publ
 			}
 		}
 	}
+}
+
+// foreign is why an event does not belong to what is published; nil if it does.
+func (f *filing) foreign(e *event.Event) *publisher.LineError {
+	switch {
+	case e.Vendor != f.vendor || e.Organization != f.organization:
+		return &publisher.LineError{Problem: fmt.Sprintf("is an event of %q", e.Vendor+"/"+e.Organization), Want: fmt.Sprintf("%q, as --integration says", f.integration)}
+	case f.backfill != "" && e.Backfill != "" && e.Backfill != f.backfill:
+		return &publisher.LineError{Problem: fmt.Sprintf("belongs to backfill %q", e.Backfill), Want: fmt.Sprintf("%q, as --backfill says, or none", f.backfill)}
+	}
+	return nil
 }
 
 // named gives each row an id made of what it says, so that publishing a file
@@ -259,29 +339,106 @@ func (c *cli) publishFile(ctx context.Context, f *filing) error {
 
 // send checks the whole file first if it must, then sends it.
 func (c *cli) send(ctx context.Context, f *filing, content io.Reader, refused *refusedLines) error {
+	if f.snapshot {
+		return c.sendSnapshot(ctx, f, content, refused)
+	}
 	if f.atomic {
 		whole, err := io.ReadAll(content)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", f.path, err)
 		}
-		lines := 0
-		for r := range f.records(bytes.NewReader(whole)) {
-			lines++
-			if r.Err != nil {
-				refused.add(r.Number, r.Err)
-			}
-		}
-		if refused.total > 0 {
-			return errors.Join(c.report(publishReport{Refused: refused.total}, refused),
-				usagef("nothing was sent: %s of %d", plural(refused.total, "wrong line", "wrong lines"), lines))
+		if err := c.checkAll(f.records(bytes.NewReader(whole)), refused); err != nil {
+			return err
 		}
 		content = bytes.NewReader(whole)
 	}
+	return c.deliver(ctx, f, f.records(content), refused, nil)
+}
+
+// checkAll reads a whole file; one wrong line is an error.
+func (c *cli) checkAll(records iter.Seq[publisher.Record], refused *refusedLines) error {
+	lines := 0
+	for r := range records {
+		lines++
+		if r.Err != nil {
+			refused.add(r.Number, r.Err)
+		}
+	}
+	if refused.total == 0 {
+		return nil
+	}
+	return errors.Join(c.report(publishReport{Refused: refused.total}, refused),
+		usagef("nothing was sent: %s of %d", plural(refused.total, "wrong line", "wrong lines"), lines))
+}
+
+// sendSnapshot sends all rows of a file as the parts of one snapshot.
+func (c *cli) sendSnapshot(ctx context.Context, f *filing, content io.Reader, refused *refusedLines) error {
+	var figures []publisher.Figure
+	if err := c.checkAll(f.figures(content, &figures), refused); err != nil {
+		return err
+	}
+	parts, err := publisher.Snapshot{
+		Organization: f.organization, Account: f.account, Figures: figures, SnapshotID: f.snapshotID, Time: f.time,
+	}.Split(f.partSize)
+	if err != nil {
+		return usageError{err}
+	}
+	for _, part := range parts {
+		part.Source, part.Backfill = f.source, f.backfill
+	}
+	f.snapshotID = parts[0].Data.(event.Snapshot).SnapshotID //nolint:errcheck // Split makes nothing else
+	return c.deliver(ctx, f, publisher.Records(slices.Values(parts)), refused,
+		&snapshotReport{ID: f.snapshotID, Account: f.account, Time: f.time, Parts: len(parts), Counts: len(figures)})
+}
+
+// figures reads the rows of a snapshot into all; those that no snapshot can
+// have are refused.
+func (f *filing) figures(r io.Reader, all *[]publisher.Figure) iter.Seq[publisher.Record] {
+	return func(yield func(publisher.Record) bool) {
+		lines := map[[2]string]int{}
+		for r := range publisher.ReadCounts(r, f.defaults()) {
+			if r.Err == nil {
+				count := r.Event.Data.(event.Count) //nolint:errcheck // ReadCounts yields nothing else
+				key := [2]string{count.AccountID, count.ServiceID}
+				if wrong := f.misfit(r.Event.Time, count, lines[key]); wrong != nil {
+					wrong.Line = r.Number
+					r = publisher.Record{Number: r.Number, Err: wrong}
+				} else {
+					lines[key] = r.Number
+					*all = append(*all, publisher.Figure{Account: count.AccountID, Service: count.ServiceID, Units: count.UnitCount.String()})
+				}
+			}
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// misfit is why a row cannot be part of the snapshot; nil if it can. The key
+// stood on line before, 0 for none.
+func (f *filing) misfit(at time.Time, count event.Count, before int) *publisher.LineError {
+	switch {
+	case before != 0:
+		return &publisher.LineError{Problem: fmt.Sprintf("counts the same account and service as line %d", before), Want: "one figure for each"}
+	case f.account != "" && count.AccountID != f.account:
+		return &publisher.LineError{Column: "account", Value: count.AccountID, Problem: "is another account", Want: fmt.Sprintf("%q, as --account says", f.account)}
+	case !at.Equal(f.time):
+		return &publisher.LineError{
+			Column: "time", Value: at.Format(time.RFC3339Nano), Problem: "is not the time of the snapshot",
+			Want: f.time.Format(time.RFC3339Nano) + " or no time: a snapshot has one, --time",
+		}
+	}
+	return nil
+}
+
+// deliver sends the events to where they belong.
+func (c *cli) deliver(ctx context.Context, f *filing, records iter.Seq[publisher.Record], refused *refusedLines, snapshot *snapshotReport) error {
 	return c.withApp(ctx, func(ctx context.Context, a *app) error {
 		if err := c.checkTarget(ctx, a, f); err != nil {
 			return err
 		}
-		return c.transmit(ctx, a, f, content, refused)
+		return c.transmit(ctx, a, f, records, refused, snapshot)
 	})
 }
 
@@ -302,7 +459,7 @@ func (c *cli) checkTarget(ctx context.Context, a *app, f *filing) error {
 	return err
 }
 
-func (c *cli) transmit(ctx context.Context, a *app, f *filing, content io.Reader, refused *refusedLines) error {
+func (c *cli) transmit(ctx context.Context, a *app, f *filing, records iter.Seq[publisher.Record], refused *refusedLines, snapshot *snapshotReport) error {
 	m := &meter{started: time.Now()}
 	p, err := publisher.New(a.broker.Conn(), publisher.Config{
 		Vendor: f.vendor, Source: f.source, OnRetry: func(publisher.Retry) { m.retries.Add(1) },
@@ -310,10 +467,10 @@ func (c *cli) transmit(ctx context.Context, a *app, f *filing, content io.Reader
 	if err != nil {
 		return err
 	}
-	var report publishReport
+	report := publishReport{Snapshot: snapshot}
 	var failure error
 	stop := m.show(c.stderr)
-	_, _ = p.PublishAll(ctx, f.records(content), func(r publisher.Result) {
+	_, _ = p.PublishAll(ctx, records, func(r publisher.Result) {
 		switch {
 		case r.Err == nil:
 			report.Sent++
@@ -321,7 +478,7 @@ func (c *cli) transmit(ctx context.Context, a *app, f *filing, content io.Reader
 			if r.Ack.Duplicate {
 				report.Duplicates++
 			}
-		case isRefusal(r):
+		case snapshot == nil && isRefusal(r):
 			m.refused.Add(1)
 			refused.add(r.Number, r.Err)
 		default:
@@ -357,6 +514,9 @@ func (f *filing) again() string {
 	if f.source != defaultSource {
 		again += " --source " + f.source
 	}
+	if f.snapshot {
+		return "Publishing the same file again is harmless with " + again + " --snapshot-id " + f.snapshotID + ": the parts then have the same ids."
+	}
 	return "Publishing the same file again is harmless with " + again + ": the rows then have the same ids."
 }
 
@@ -368,6 +528,17 @@ type publishReport struct {
 	NotAcknowledged int           `json:"not_acknowledged"`
 	Seconds         float64       `json:"seconds"`
 	Lines           []refusedLine `json:"refused_lines"`
+
+	Snapshot *snapshotReport `json:"snapshot,omitempty"` // whose parts the events are
+}
+
+// snapshotReport is a file that was published as one snapshot.
+type snapshotReport struct {
+	ID      string    `json:"id"`
+	Account string    `json:"account,omitempty"` // empty: the whole organization
+	Time    time.Time `json:"time"`
+	Parts   int       `json:"parts"`
+	Counts  int       `json:"counts"`
 }
 
 // refusedLine is a line that is no event that can be published.
@@ -407,6 +578,17 @@ func (c *cli) report(r publishReport, refused *refusedLines) error {
 	}
 	if more := refused.total - len(refused.first); more > 0 {
 		c.say("… and %d more", more)
+	}
+	if s := r.Snapshot; s != nil {
+		of := "the organization"
+		if s.Account != "" {
+			of = "account " + printable(s.Account)
+		}
+		c.say("snapshot %s of %s at %s: %s in %s", printable(s.ID), of, s.Time.Format(time.RFC3339Nano),
+			plural(s.Counts, "figure", "figures"), plural(s.Parts, "part", "parts"))
+		if r.Duplicates > 0 {
+			c.say("note: parts of this id were there already; if the file has changed since, publish it with another --snapshot-id")
+		}
 	}
 	c.say("%d sent, %d of them duplicates, %d refused, %.1f s", r.Sent, r.Duplicates, r.Refused, r.Seconds)
 	return nil

@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cli) syncCommand() *cobra.Command {
-	return group("sync", "What the partner has, and what it does not have yet", c.syncStatus(), c.syncPreview(), c.syncLog())
+	return group("sync", "What the partner has, and what it does not have yet", c.syncStatus(), c.syncPreview(), c.syncLog(), c.syncDrift())
 }
 
 // syncChoice says of what the status is wanted.
@@ -54,7 +54,9 @@ func (c *cli) syncStatus() *cobra.Command {
 		Short: "Count the keys of each integration by state, with the oldest that is not delivered",
 		Long: `Reads the whole ledger of the vendors asked for, as it is stored now, and says for
 each integration how many keys are in which state, and which key the partner has
-been missing for longest, and why.`,
+been missing for longest, and why. Below it stands what else keeps figures from the
+partner: what waits for approval, what was refused for good, snapshots whose parts
+have not all come, and events that are not folded yet.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.parse(); err != nil {
@@ -83,6 +85,10 @@ been missing for longest, and why.`,
 // folded yet, and whether there is one to do it.
 func (c *cli) warnOfBacklog(ctx context.Context, a *app, o syncChoice) error {
 	vendors, err := a.vendorsOf(ctx, o.vendor)
+	if err != nil || len(vendors) == 0 {
+		return err
+	}
+	records, err := a.vendorRecords(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,7 +101,10 @@ func (c *cli) warnOfBacklog(ctx context.Context, a *app, o syncChoice) error {
 		if err != nil {
 			return err
 		}
-		if waiting > 0 {
+		if s := records[v.Name].Stopped; s != nil {
+			c.say("%s: stopped %s by %s (%s): %s not folded; `usagebridge vendors resume %s --why …` goes on", v.Name, ago(s.At, time.Now()),
+				printable(s.By), printable(cut(s.Why, 80)), plural(int(waiting), "message waits and is", "messages wait and are"), v.Name)
+		} else if waiting > 0 {
 			c.say("%s: %d messages are not folded yet and do not show here", v.Name, waiting)
 		}
 		if idle := v.Partitions - len(owners); idle > 0 {
@@ -115,6 +124,10 @@ type syncView struct {
 	Held        map[ledger.HoldReason]int `json:"held"`
 	Oldest      *keyView                  `json:"oldest,omitempty"`      // not delivered
 	Undelivered []keyView                 `json:"undelivered,omitempty"` // with --keys
+	Snapshots   []snapshotView            `json:"snapshots_with_missing_parts,omitempty"`
+	Stopped     *stop                     `json:"vendor_stopped,omitempty"` // events of the vendor are not folded
+
+	refused string // the oldest key that was refused for good, as dead letters name it
 }
 
 // keyView is where one key stands.
@@ -194,9 +207,16 @@ type tally struct {
 	open       []ledger.Entry      // not synced
 	accepted   *ledger.Entry       // the one that the partner took last
 	refused    *ledger.Entry       // the open one with the last answer that was no success
+	scopes     []ledger.Entry      // what is known of snapshots
 }
 
 func (t *tally) add(e ledger.Entry) {
+	if e.Key.Kind == ledger.Scope {
+		t.scopes = append(t.scopes, e)
+	}
+	if !e.Key.Kind.Figure() {
+		return
+	}
 	t.keys++
 	if e.Key.Kind != ledger.Count && e.PostedIn(t.generation) {
 		t.posted[e.Key] = true
@@ -241,10 +261,22 @@ func (t *tally) view(name string, i *status.Integration, keys int) syncView {
 		if n == 0 {
 			v.Oldest = &key
 		}
+		if key.State == ledger.Failed && v.refused == "" {
+			v.refused = strings.TrimPrefix(e.Key.String(), e.Key.Organization+"/")
+		}
 		if n < keys {
 			v.Undelivered = append(v.Undelivered, key)
 		}
 	}
+	vendor, _, _ := strings.Cut(name, "/")
+	for n := range t.scopes {
+		for i := range t.scopes[n].Snapshots {
+			if s := &t.scopes[n].Snapshots[i]; s.Open() {
+				v.Snapshots = append(v.Snapshots, viewSnapshot(vendor, t.scopes[n].Key, s))
+			}
+		}
+	}
+	slices.SortFunc(v.Snapshots, func(a, b snapshotView) int { return a.Since.Compare(b.Since) })
 	return v
 }
 
@@ -259,6 +291,12 @@ func (a *app) syncOf(ctx context.Context, o syncChoice) ([]syncView, error) {
 		return nil, err
 	}
 	list := []syncView{}
+	stopped := map[string]vendorRecord{}
+	if len(vendors) > 0 {
+		if stopped, err = a.vendorRecords(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for _, vendor := range vendors {
 		tallies, err := a.tallies(ctx, vendor, o.organization, records)
 		if err != nil {
@@ -274,7 +312,9 @@ func (a *app) syncOf(ctx context.Context, o syncChoice) ([]syncView, error) {
 			}
 		}
 		for organization, t := range tallies {
-			list = append(list, t.view(vendor.Name+"/"+organization, known[organization], o.keys))
+			v := t.view(vendor.Name+"/"+organization, known[organization], o.keys)
+			v.Stopped = stopped[vendor.Name].Stopped
+			list = append(list, v)
 		}
 	}
 	if o.organization != "" && len(list) == 0 {
@@ -306,6 +346,23 @@ func (a *app) tallies(ctx context.Context, vendor broker.Vendor, organization st
 			generations[records[i].Organization] = records[i].Generation
 		}
 	}
+	err := a.eachEntry(ctx, vendor, organization, func(e *ledger.Entry) error {
+		t := tallies[e.Key.Organization]
+		if t == nil {
+			t = &tally{generation: generations[e.Key.Organization], posted: map[ledger.Key]bool{}}
+			tallies[e.Key.Organization] = t
+		}
+		t.add(*e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tallies, nil
+}
+
+// eachEntry yields a vendor's ledger, or the part of it that has the organization.
+func (a *app) eachEntry(ctx context.Context, vendor broker.Vendor, organization string, yield func(*ledger.Entry) error) error {
 	store := a.broker.Ledger(vendor.Name)
 	first, end := 0, vendor.Partitions
 	if organization != "" {
@@ -317,19 +374,13 @@ func (a *app) tallies(ctx context.Context, vendor broker.Vendor, organization st
 			if organization != "" && e.Key.Organization != organization {
 				return nil
 			}
-			t := tallies[e.Key.Organization]
-			if t == nil {
-				t = &tally{generation: generations[e.Key.Organization], posted: map[ledger.Key]bool{}}
-				tallies[e.Key.Organization] = t
-			}
-			t.add(e)
-			return nil
+			return yield(&e)
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return tallies, nil
+	return nil
 }
 
 func (c *cli) showSync(list []syncView) error {
@@ -364,7 +415,71 @@ func (c *cli) showSync(list []syncView) error {
 	if len(total.Held) > 0 {
 		c.say("held: %s", countReasons(total.Held))
 	}
+	c.sayWhatHelps(list, now)
 	return nil
+}
+
+// sayWhatHelps names what keeps figures from the partner until a person does
+// something, and the command that shows more of it.
+func (c *cli) sayWhatHelps(list []syncView, now time.Time) {
+	var approvals, failures, snapshots []*syncView
+	waiting, failed, open := 0, 0, 0
+	for i := range list {
+		v := &list[i]
+		if n := v.Held[ledger.Approval]; n > 0 {
+			waiting, approvals = waiting+n, append(approvals, v)
+		}
+		if n := v.States[ledger.Failed]; n > 0 {
+			failed, failures = failed+n, append(failures, v)
+		}
+		if n := len(v.Snapshots); n > 0 {
+			open, snapshots = open+n, append(snapshots, v)
+		}
+	}
+	if waiting > 0 {
+		c.say("%s for approval: see `usagebridge approvals ls%s`", plural(waiting, "figure waits", "figures wait"), flagFor(approvals))
+	}
+	if failed > 0 {
+		v := failures[0]
+		c.say("%s for good, such as %s: see `usagebridge dlq ls --each --integration %s --key %s`", plural(failed, "figure was refused", "figures were refused"),
+			printable(v.refused), shellWord(v.Integration), shellWord(v.refused))
+	}
+	if open > 0 {
+		oldest := snapshots[0].Snapshots[0]
+		for _, v := range snapshots[1:] {
+			if v.Snapshots[0].Since.Before(oldest.Since) {
+				oldest = v.Snapshots[0]
+			}
+		}
+		c.say("%s parts, such as %s of %s (%s, since %s): see `usagebridge snapshots ls%s`", plural(open, "snapshot lacks", "snapshots lack"),
+			printable(cut(oldest.Name, 40)), printable(oldest.Integration), oldest.line(), ago(oldest.Since, now), flagFor(snapshots))
+	}
+}
+
+// flagFor is the flag with which a command shows the integrations listed.
+func flagFor(list []*syncView) string {
+	first, _, _ := strings.Cut(list[0].Integration, "/")
+	if len(list) == 1 {
+		return " --integration " + shellWord(list[0].Integration)
+	}
+	for _, v := range list {
+		if vendor, _, _ := strings.Cut(v.Integration, "/"); vendor != first {
+			return ""
+		}
+	}
+	return " --vendor " + first
+}
+
+// shellWord writes other people's ids as one word of a shell.
+func shellWord(text string) string {
+	text = printable(text)
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@=+,", r)
+	}
+	if text != "" && !strings.ContainsFunc(text, func(r rune) bool { return !plain(r) }) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func syncRow(v syncView, now time.Time) []string {
@@ -384,7 +499,7 @@ func (v keyView) why() string {
 	if v.Reason != "" {
 		why += ", " + string(v.Reason)
 	}
-	if v.State != ledger.Dirty && v.State != ledger.Synced && v.Answer != "" {
+	if v.State != ledger.Dirty && v.State != ledger.Synced && v.Reason != ledger.Approval && v.Answer != "" {
 		why += " (" + printable(cut(v.Answer, 60)) + ")"
 	}
 	return why

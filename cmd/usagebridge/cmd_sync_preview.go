@@ -26,8 +26,9 @@ func (c *cli) syncPreview() *cobra.Command {
 a worker would make next: accounts, services, the call that opens the mapping,
 counts. Each has the value that would go and the value that the partner has now.
 
-What is held is counted, not listed. One held figure is sent now and then all the
-same, to find out whether the hold is over (USAGEBRIDGE_PROBE_MIN).`,
+What is held is counted, not listed, except what waits for approval: a person
+decides on that (usagebridge approvals). Of other holds one figure is sent now and
+then all the same, to find out whether the hold is over (USAGEBRIDGE_PROBE_MIN).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.integration == "" {
@@ -46,6 +47,9 @@ same, to find out whether the hold is over (USAGEBRIDGE_PROBE_MIN).`,
 				}
 				if limit > 0 && len(v.Calls) > limit {
 					v.Calls = v.Calls[:limit]
+				}
+				if limit > 0 && len(v.Approvals) > limit {
+					v.Approvals = v.Approvals[:limit]
 				}
 				if err := c.showPreview(v); err != nil {
 					return err
@@ -77,8 +81,9 @@ type previewView struct {
 	Status      status.Status             `json:"status"` // empty: nobody has added the integration
 	Gates       string                    `json:"gates"`
 	Keys        int                       `json:"keys"`
-	Due         map[string]int            `json:"due"`   // calls by operation, in all
-	Calls       []plannedCall             `json:"calls"` // up to the limit, in order
+	Due         map[string]int            `json:"due"`                 // calls by operation, in all
+	Calls       []plannedCall             `json:"calls"`               // up to the limit, in order
+	Approvals   []waitingView             `json:"approvals,omitempty"` // held for approval, up to the limit
 	Held        map[ledger.HoldReason]int `json:"held"`
 	Failed      int                       `json:"failed"`
 	Synced      int                       `json:"synced"`
@@ -135,6 +140,7 @@ func (t *tally) preview(name string, i *status.Integration) previewView {
 	for n := range t.open[counts:] {
 		p.plan(&t.open[counts+n])
 	}
+	slices.SortFunc(p.view.Approvals, func(a, b waitingView) int { return strings.Compare(a.Key, b.Key) })
 	return p.view
 }
 
@@ -169,6 +175,9 @@ func (p *preview) plan(e *ledger.Entry) {
 	switch key.State {
 	case ledger.Held:
 		p.view.Held[key.Reason]++
+		if key.Reason == ledger.Approval {
+			p.view.Approvals = append(p.view.Approvals, viewWaiting(e))
+		}
 		return
 	case ledger.Failed:
 		p.view.Failed++
@@ -243,6 +252,9 @@ func (c *cli) showPreview(v previewView) error {
 			return err
 		}
 	}
+	if err := c.previewApprovals(v.Approvals); err != nil {
+		return err
+	}
 	due := 0
 	for _, n := range v.Due {
 		due += n
@@ -255,8 +267,28 @@ func (c *cli) showPreview(v previewView) error {
 	if len(v.Held) > 0 {
 		c.say("held: %s", countReasons(v.Held))
 	}
+	if n := v.Held[ledger.Approval]; n > 0 {
+		c.say("%s for approval, %d listed: see `usagebridge approvals ls --integration %s`",
+			plural(n, "figure waits", "figures wait"), len(v.Approvals), shellWord(v.Integration))
+	}
 	c.say("%s: synced %d, failed %d", plural(v.Keys, "key", "keys"), v.Synced, v.Failed)
 	return nil
+}
+
+// previewApprovals lists what would be sent if a person approved it.
+func (c *cli) previewApprovals(list []waitingView) error {
+	if len(list) == 0 {
+		return nil
+	}
+	_, _ = fmt.Fprintln(c.stdout)
+	rows := make([][]string, len(list))
+	for n, w := range list {
+		rows[n] = []string{
+			string(w.State) + ", " + string(w.Reason), printable(w.Key),
+			or(printable(cut(w.Delivered, 40)), "-") + " → " + printable(cut(w.Waits, 40)), w.Approval,
+		}
+	}
+	return c.table([]string{"STATE", "KEY", "HAS NOW → WAITS", "APPROVAL"}, rows)
 }
 
 func (p *plannedCall) row(n int, now time.Time) []string {

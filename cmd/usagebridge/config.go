@@ -20,7 +20,7 @@ import (
 const envPrefix = "USAGEBRIDGE"
 
 // Config is what the environment says. The desc of a field is the text of the
-// configuration table in the README.
+// configuration table in deploy/reference.md.
 type Config struct {
 	NATSURL          string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
 	NATSCreds        string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`

@@ -69,7 +69,7 @@ func newCrashSite(t *testing.T, plan sandbox.Plan) *crashSite {
 	s.env = append(os.Environ(),
 		"USAGEBRIDGE_NATS_URL="+s.app.embedded.ClientURL(), "USAGEBRIDGE_STORE_DIR="+config.StoreDir,
 		"USAGEBRIDGE_LISTEN=127.0.0.1:0", "USAGEBRIDGE_PARTNER_RATE=0", "USAGEBRIDGE_PROBE_MIN=200ms", "USAGEBRIDGE_PROBE_MAX=1s",
-		"USAGEBRIDGE_LINGER=20ms", "USAGEBRIDGE_LOG_LEVEL=warn", "USAGEBRIDGE_RETRY_MAX=2s")
+		"GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"), "USAGEBRIDGE_LINGER=20ms", "USAGEBRIDGE_LOG_LEVEL=warn", "USAGEBRIDGE_RETRY_MAX=2s")
 	return s
 }
 

@@ -122,7 +122,7 @@ func (d *demo) unsynced(ctx context.Context, partitions int) ([]string, error) {
 	var open []string
 	for partition := range partitions {
 		err := d.app.broker.Ledger(demoVendor).Load(ctx, partition, func(e ledger.Entry) error {
-			if e.State != ledger.Synced {
+			if e.Key.Kind.Figure() && e.State != ledger.Synced {
 				open = append(open, printable(strings.TrimSpace(fmt.Sprintf("%s is %s %s", e.Key, e.State, e.Reason))))
 			}
 			return nil

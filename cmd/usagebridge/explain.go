@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
@@ -65,7 +67,9 @@ func (o *occurrence) operate() {
 	}
 	operations, err := meaning(o.event)
 	if err != nil {
-		o.fault = &event.Fault{Reason: event.ReasonInvalid, Problem: err.Error()}
+		if !errors.As(err, &o.fault) {
+			o.fault = &event.Fault{Reason: event.ReasonInvalid, Problem: err.Error()}
+		}
 		return
 	}
 	o.operations = operations
@@ -115,93 +119,38 @@ func mayName(m *event.Message, id string) bool {
 	return false
 }
 
-// step is one event folded into its key.
-type step struct {
-	occurrence  occurrence
-	operation   ledger.Operation
-	disposition ledger.Disposition
-	// before is the desired figure when the event was folded; nil: none.
-	before *ledger.Seen
-}
-
-// refold folds the log of a key from its beginning, as a worker does, with the
-// answers of the partner in between: what the partner had when an event came
-// tells unchanged from applied. The clocks of the server and of the workers
-// are taken to be one.
-func refold(key ledger.Key, log []occurrence, calls []ledger.Call) []step {
-	entry := ledger.Entry{Key: key}
-	waiting := slices.SortedStableFunc(slices.Values(calls), func(a, b ledger.Call) int { return a.At.Compare(b.At) })
-	var steps []step
-	for _, o := range log {
-		waiting = slices.DeleteFunc(waiting, func(c ledger.Call) bool {
-			// No figure is sent before it is folded, whatever the clocks say.
-			due := !c.At.After(o.message.Stored) && event.Arrival(c.Arrival).Sequence() < o.message.Sequence
-			if due {
-				entry = answered(entry, c)
-			}
-			return due
-		})
-		for _, op := range o.operations {
-			if op.Key != key {
-				continue
-			}
-			s := step{occurrence: o, operation: op}
-			if desired, ok := entry.Desired(); ok {
-				s.before = &desired
-			}
-			// The error says the same as the disposition.
-			entry, s.disposition, _ = entry.Apply(op, o.message.Stored)
-			steps = append(steps, s)
-		}
-	}
-	return steps
-}
-
-// answered is the entry after a call of the sync log, as a worker records it.
-func answered(e ledger.Entry, c ledger.Call) ledger.Entry {
-	if _, ok := e.Desired(); !ok {
-		return e // the log no longer has what was sent
-	}
-	sent := ledger.Seen{Version: ledger.Version{Time: c.Time, Arrival: c.Arrival}, Value: ledger.Value{Units: c.Units, Properties: c.Properties}}
-	answer := ledger.Answer{At: c.At.UnixNano(), Status: c.Status, Message: c.Message}
-	switch delivery.Ruling(c.Verdict) {
-	case delivery.Delivered:
-		if sent.Version.Compare(e.Delivered.Version) < 0 {
-			return e.Release()
-		}
-		return e.Accept(sent, ledger.Receipt{RequestID: c.RequestID, Generation: c.Generation}, answer)
-	case delivery.Retry:
-		return e.Retry(c.At, answer)
-	case delivery.HoldKey:
-		return e.Hold(ledger.Unmapped, answer)
-	case delivery.Dead:
-		return e.Fail(sent, answer)
-	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.Split, delivery.NotCounted:
-	}
-	return e
-}
-
 // history is everything that is known of one key.
 type history struct {
+	integration string
 	key         ledger.Key
 	log         []occurrence // that may concern the key, in the order of the log
 	calls       []ledger.Call
-	stored      *ledger.Entry // nil: the ledger has none
-	reachesBack bool          // the log still has its first message
+	stored      *ledger.Entry               // nil: the ledger has none
+	keepers     map[ledger.Key]ledger.Entry // what it has of the snapshots of its scopes, and of backfills
+	words       []word                      // of people, in the order of time
+	record      *vendorRecord               // nil: nobody has said anything of the vendor
+	dead        map[string]bool             // places whose events could not be folded
+	patience    time.Duration               // with snapshots whose parts do not come; 0: without end
+	first       uint64                      // sequence with which the log begins; 0: not known
+	reachesBack bool                        // the log still has its first message
 	gate        ledger.HoldReason
-	catalog     bool // account and service are at the partner
+	catalog     bool                // account and service are at the partner
+	missing     []ledger.Key        // those of them that are not
+	owner       *status.Integration // nil: nobody has added the integration
 }
 
-// explanation is what became of one occurrence of an event, and why.
+// explanation is what became of one occurrence of an event, and why; without
+// an event, what became of a snapshot.
 type explanation struct {
 	Integration string    `json:"integration"`
-	EventID     string    `json:"event_id"`
-	Source      string    `json:"source"`
+	EventID     string    `json:"event_id,omitempty"`
+	Source      string    `json:"source,omitempty"`
 	Type        string    `json:"type,omitempty"`
-	Place       string    `json:"place"` // {stream}/{sequence}, with -{index} in a batch
+	Place       string    `json:"place,omitempty"` // {stream}/{sequence}, with -{index} in a batch
 	Stored      time.Time `json:"stored,omitzero"`
 	ReplayOf    string    `json:"replay_of,omitempty"`
-	Time        time.Time `json:"time,omitzero"` // when the figure was true
+	Original    *original `json:"original,omitempty"` // of a replay
+	Time        time.Time `json:"time,omitzero"`      // when the figure was true
 	Key         string    `json:"key,omitempty"`
 	Value       string    `json:"value,omitempty"`
 
@@ -212,6 +161,14 @@ type explanation struct {
 	ReachesBack bool       `json:"log_reaches_back"`
 	Fault       *faultView `json:"fault,omitempty"`
 	DeadLetter  string     `json:"dead_letter,omitempty"` // its id
+	ReplayedAs  []string   `json:"replayed_as,omitempty"` // places of its replays
+	Dropped     *deed      `json:"dropped,omitempty"`     // its dead letter, by an operator
+	Revived     bool       `json:"sent_again,omitempty"`  // a replay, of a figure that had failed
+
+	Backfill string           `json:"backfill,omitempty"`
+	Undone   *decision        `json:"undone,omitempty"` // the backfill
+	Approval *approvalAccount `json:"approval,omitempty"`
+	Snapshot *snapshotAccount `json:"snapshot,omitempty"`
 
 	Before   *figure     `json:"before,omitempty"` // desired when the event came
 	After    *figure     `json:"after,omitempty"`  // desired instead of it later
@@ -221,15 +178,49 @@ type explanation struct {
 	Now      *keyView    `json:"key_now,omitempty"`
 
 	Sentences []string `json:"sentences"`
+
+	barred bool  // superseded by a person's word, not by a newer figure
+	waits  *stop // nothing of the vendor is folded, by whom and why
+}
+
+// deed is something that an operator did.
+type deed struct {
+	By  string    `json:"by"`
+	Why string    `json:"why"`
+	At  time.Time `json:"at"`
+}
+
+func (d *deed) String() string { return fmt.Sprintf("by %s on %s: %s", d.By, instant(d.At), d.Why) }
+
+// original is the event that was replayed.
+type original struct {
+	Place   string    `json:"place"`
+	EventID string    `json:"event_id,omitempty"` // empty: the log no longer has it
+	Source  string    `json:"source,omitempty"`
+	Stored  time.Time `json:"stored,omitzero"`
+	Fault   string    `json:"fault,omitempty"` // why it could not be folded
+}
+
+// approvalAccount is what was, or is, to be approved.
+type approvalAccount struct {
+	ID       string    `json:"id"`
+	Waits    bool      `json:"waits"`            // still
+	From     string    `json:"from,omitempty"`   // the figure before, if that is known
+	To       string    `json:"to,omitempty"`     // of a figure that jumped
+	Factor   float64   `json:"factor,omitempty"` // of the service, today
+	Snapshot string    `json:"snapshot,omitempty"`
+	Decision *decision `json:"decision,omitempty"`
 }
 
 // figure is another event of the same key.
 type figure struct {
-	EventID string    `json:"event_id,omitempty"` // empty: the log no longer has it
-	Source  string    `json:"source,omitempty"`
-	Value   string    `json:"value"`
-	Time    time.Time `json:"time"`
-	Arrival string    `json:"arrival"`
+	EventID   string    `json:"event_id,omitempty"` // empty: no event, or the log no longer has it
+	Source    string    `json:"source,omitempty"`
+	Snapshot  string    `json:"snapshot,omitempty"` // that did not name the key, and set it to 0
+	Value     string    `json:"value"`
+	Time      time.Time `json:"time,omitzero"`
+	Arrival   string    `json:"arrival,omitempty"`
+	Unfounded bool      `json:"unfounded,omitempty"` // all events that stood for the key were taken back
 }
 
 // acceptance is the call by which the partner took a value.
@@ -261,7 +252,7 @@ func begin(o *occurrence) explanation {
 		x.Integration = "?/" + event.OrganizationOf(o.message.Subject)
 	}
 	if e := o.event; e != nil {
-		x.Type, x.Time, x.ReplayOf = e.Type, e.Time, e.ReplayOf
+		x.Type, x.Time, x.ReplayOf, x.Backfill = e.Type, e.Time, e.ReplayOf, e.Backfill
 	}
 	return x
 }
@@ -272,19 +263,21 @@ func (h *history) explain(o *occurrence, op ledger.Operation, letter *broker.Sto
 	x := begin(o)
 	x.Key, x.Value = op.Key.String(), valueText(op.Key.Kind, op.Value)
 	x.ReachesBack = h.reachesBack
-	steps := refold(h.key, h.log, h.calls)
-	at := slices.IndexFunc(steps, func(s step) bool { return s.occurrence.same(o) && s.operation.Key == op.Key })
+	steps := h.refold().steps
+	at := slices.IndexFunc(steps, func(s step) bool { return s.occurrence.same(o) && s.zeroedBy == "" })
 	if at >= 0 {
-		x.Disposition = steps[at].disposition
-		x.Before = h.name(steps[at].before, steps)
+		s := &steps[at]
+		x.Disposition, x.Before, x.Revived = s.disposition, h.name(s.before, steps), s.revived
+		x.barred = s.disposition == ledger.Superseded && (s.before == nil || s.before.Version.Compare(op.Version) < 0)
 	}
-	switch remembered, ok := h.remembered(op); {
+	remembered, ok := h.remembered(op)
+	switch {
 	case letter != nil && !ofCall(letter.Fault.Reason):
 		x.Disposition, x.Certain = ledger.Dead, true
 	case ok:
 		x.Disposition, x.Certain = remembered, true
 	case h.pending(op):
-		x.Disposition, x.Before = "", nil
+		x.Disposition, x.Before, x.barred = "", nil, false
 	}
 	if letter != nil {
 		x.DeadLetter = letter.ID
@@ -292,16 +285,29 @@ func (h *history) explain(o *occurrence, op ledger.Operation, letter *broker.Sto
 	} else if x.Disposition == ledger.Dead {
 		x.Fault = &faultView{Reason: event.ReasonConflict, Problem: ledger.ErrConflict.Error(), Want: "a new id for every event whose content differs"}
 	}
+	x.Undone = h.undone(ledger.BackfillDigest(op.Backfill))
+	if x.Disposition != ledger.Dead && x.Disposition != ledger.Duplicate {
+		x.Approval = h.jump(op, steps)
+	}
+	x.ReplayedAs = h.replays(o)
 	if x.Disposition == ledger.Applied || x.Disposition == ledger.Unchanged {
-		x.After = h.after(steps, at)
+		x.After = h.after(steps, at, op)
 		h.delivery(&x, op)
 	}
+	h.present(&x)
+	x.tell()
+	return x
+}
+
+// present says where the key stands now.
+func (h *history) present(x *explanation) {
 	if h.stored != nil {
 		now := viewKey(h.stored, h.gate, h.catalog)
 		x.Now = &now
 	}
-	x.tell()
-	return x
+	if h.record != nil {
+		x.waits = h.record.Stopped
+	}
 }
 
 // ofCall says that a letter tells of calls that failed, not of the event.
@@ -327,8 +333,15 @@ func (h *history) remembered(op ledger.Operation) (ledger.Disposition, bool) {
 }
 
 // pending says that no worker has folded the event yet: it would be newer than
-// everything that the ledger has.
+// everything that the ledger has, and nobody has taken it back.
 func (h *history) pending(op ledger.Operation) bool {
+	if h.undone(ledger.BackfillDigest(op.Backfill)) != nil {
+		register := h.keepers[ledger.BackfillKey(op.Key.Organization, op.Backfill)].Register
+		return register == nil || register.Last < op.Arrival
+	}
+	if word := h.verdict(approvalOf(op)); word != nil && word.Verdict == refused {
+		return false
+	}
 	if h.stored == nil {
 		return true
 	}
@@ -336,13 +349,53 @@ func (h *history) pending(op ledger.Operation) bool {
 	return !ok || op.Version.Compare(newest.Version) > 0
 }
 
+// approvalOf is under which id the figure waits if it has jumped.
+func approvalOf(op ledger.Operation) uint64 {
+	return ledger.ApprovalID(op.Key, ledger.Seen{Event: op.Event, Waits: ledger.Jumped})
+}
+
+// jump says what a person has to say, or has said, of a figure that differs
+// too much from the one before; nil if it does not.
+func (h *history) jump(op ledger.Operation, steps []step) *approvalAccount {
+	a := &approvalAccount{ID: approvalName(approvalOf(op)), To: valueText(op.Key.Kind, op.Value), Decision: h.verdict(approvalOf(op))}
+	if h.stored != nil {
+		a.Waits = slices.ContainsFunc(h.stored.Seen, func(s ledger.Seen) bool { return s.Event == op.Event && s.Waits == ledger.Jumped })
+	}
+	if !a.Waits && a.Decision == nil {
+		return nil
+	}
+	if h.record != nil {
+		a.Factor = h.record.Jump[op.Key.Service]
+	}
+	if at := slices.IndexFunc(steps, func(s step) bool { return s.operation.Event == op.Event }); at >= 0 && steps[at].before != nil {
+		a.From = valueText(op.Key.Kind, steps[at].before.Value)
+	}
+	return a
+}
+
+// replays are the places at which the log has the occurrence once more.
+func (h *history) replays(o *occurrence) (places []string) {
+	for i := range h.log {
+		if r := &h.log[i]; r.event != nil && r.event.ReplayOf == event.ArrivalAt(o.message.Sequence, o.index).String() && !r.same(o) {
+			places = append(places, r.place())
+		}
+	}
+	return places
+}
+
 // after is the figure that took the event's place as the desired one.
-func (h *history) after(steps []step, at int) *figure {
+func (h *history) after(steps []step, at int, op ledger.Operation) *figure {
 	for i := at + 1; at >= 0 && i < len(steps); i++ {
 		s := &steps[i]
-		if (s.disposition == ledger.Applied || s.disposition == ledger.Unchanged) && !h.pending(s.operation) {
-			return h.name(&ledger.Seen{Version: s.operation.Version, Value: s.operation.Value, Event: s.operation.Event}, steps)
+		if !s.took() || s.zeroedBy == "" && h.pending(s.operation) {
+			continue
 		}
+		for _, word := range []*decision{h.undone(ledger.BackfillDigest(op.Backfill)), h.verdict(approvalOf(op))} {
+			if word != nil && word.Verdict != released && s.occurrence.message.Stored.After(word.At) {
+				return nil // the event had been taken back before
+			}
+		}
+		return h.name(&ledger.Seen{Version: s.operation.Version, Value: s.operation.Value, Event: s.operation.Event}, steps)
 	}
 	return nil
 }
@@ -352,10 +405,14 @@ func (h *history) name(s *ledger.Seen, steps []step) *figure {
 	if s == nil {
 		return nil
 	}
-	f := &figure{Value: valueText(h.key.Kind, s.Value), Time: moment(s.Time), Arrival: event.Arrival(s.Arrival).String()}
+	f := &figure{Value: valueText(h.key.Kind, s.Value)}
+	if f.Unfounded = s.Unfounded(); f.Unfounded {
+		return f
+	}
+	f.Time, f.Arrival = moment(s.Time), event.Arrival(s.Arrival).String()
 	for i := range steps {
 		if o := &steps[i].occurrence; steps[i].operation.Event == s.Event {
-			f.EventID, f.Source = o.id, o.source
+			f.EventID, f.Source, f.Snapshot = o.id, o.source, steps[i].zeroedBy
 			break
 		}
 	}
@@ -380,119 +437,4 @@ func (h *history) delivery(x *explanation, op ledger.Operation) {
 		d := h.stored.Delivered
 		x.Accepted = &acceptance{At: moment(d.At), RequestID: d.RequestID, Value: x.Value}
 	}
-}
-
-// tell puts the explanation into sentences.
-func (x *explanation) tell() {
-	x.say("%s", x.verdict())
-	if x.Disposition == ledger.Dead || x.Fault != nil {
-		x.tellFault()
-	}
-	if x.Disposition != "" && !x.Certain {
-		switch {
-		case x.Fault != nil && x.Disposition == ledger.Dead:
-		case x.ReachesBack:
-			x.say("The ledger no longer remembers this event; this is what folding its log again gives.")
-		default:
-			x.say("This is so as far as the log can tell: the ledger no longer remembers the event, and the log no longer reaches back to its beginning.")
-		}
-	}
-	x.tellDelivery()
-	x.tellNow()
-}
-
-func (x *explanation) say(format string, args ...any) {
-	x.Sentences = append(x.Sentences, fmt.Sprintf(format, args...))
-}
-
-// verdict is the sentence that begins with the disposition.
-func (x *explanation) verdict() string {
-	switch x.Disposition {
-	case ledger.Applied:
-		if x.Before == nil {
-			return "applied: it became the desired value of its key, which had none that is known."
-		}
-		return "applied: it became the desired value of its key, in place of " + x.Before.String() + "."
-	case ledger.Duplicate:
-		if x.Before == nil {
-			return "duplicate: the same event had come before, so it changed nothing."
-		}
-		return "duplicate: the same event had come before, so it changed nothing; the desired value was " + x.Before.String() + "."
-	case ledger.Superseded:
-		if x.Before == nil {
-			return "superseded: a newer event was there first, so it changed nothing."
-		}
-		return "superseded: " + x.Before.String() + " was there first and is newer, so it changed nothing."
-	case ledger.Unchanged:
-		return "unchanged: it is newer than what was there, but the partner already had this value, so no call was made."
-	case ledger.Dead:
-		return "dead: it can never be applied."
-	}
-	return "not folded yet: it stands in the log, and no worker has taken it."
-}
-
-func (f *figure) String() string {
-	text := fmt.Sprintf("%s at %s", f.Value, instant(f.Time))
-	if f.EventID == "" {
-		return text + " (arrival " + f.Arrival + ", no longer in the log)"
-	}
-	return text + " (event " + eventName(f.EventID, f.Source) + ", arrival " + f.Arrival + ")"
-}
-
-// tellFault says what is wrong and what would be right.
-func (x *explanation) tellFault() {
-	f := x.Fault
-	if f == nil {
-		return
-	}
-	if x.Disposition != ledger.Dead {
-		x.say("Then its figure was given up (%s): %s", f.Reason, f.Problem)
-	} else {
-		fault := event.Fault{Reason: f.Reason, Pointer: f.Pointer, Problem: f.Problem, Want: f.Want}
-		x.say("The reason is %s", fault.Error())
-	}
-	if x.DeadLetter != "" {
-		x.say("Dead letter %s keeps it; see `usagebridge dlq show %s`.", x.DeadLetter, x.DeadLetter)
-		return
-	}
-	x.say("No dead letter is stored for it: no worker has taken it yet, or the letter has gone.")
-}
-
-func (x *explanation) tellDelivery() {
-	if x.Disposition != ledger.Applied && x.Disposition != ledger.Unchanged {
-		return
-	}
-	failures := ""
-	if x.Failures > 0 {
-		failures = fmt.Sprintf(" %s without success before or since, the last: %s.", plural(x.Failures, "call was", "calls were"), x.Failure)
-	}
-	switch {
-	case x.Accepted != nil:
-		request := ""
-		if x.Accepted.RequestID != "" {
-			request = " (request " + x.Accepted.RequestID + ")"
-		}
-		x.say("The partner accepted %s on %s%s.%s", x.Accepted.Value, instant(x.Accepted.At), request, failures)
-	case x.Disposition == ledger.Unchanged:
-		x.say("The sync log no longer has the call by which the partner got it.")
-	case x.After != nil:
-		x.say("No accepted call with this figure is in the sync log.%s", failures)
-	default:
-		x.say("The partner has not accepted it.%s", failures)
-	}
-	if x.After != nil {
-		x.say("Later %s took its place.", x.After)
-	}
-}
-
-func (x *explanation) tellNow() {
-	k := x.Now
-	if k == nil {
-		return
-	}
-	has := "nothing yet"
-	if k.Delivered != "" {
-		has = k.Delivered + " since " + instant(k.At)
-	}
-	x.say("The key is now %s: desired is %s, the partner has %s.", k.why(), k.Desired, has)
 }

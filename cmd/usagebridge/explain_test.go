@@ -166,7 +166,7 @@ func TestACallIsNotTakenToComeBeforeItsFigure(t *testing.T) {
 	log := logOf(told{"e-1", 1, 5}, told{"e-2", 2, 5})
 	early := accepted(log[0], "req-1")
 	early.At = stored(-60) // a worker whose clock is a minute behind
-	steps := refold(testKey, log, []ledger.Call{early})
+	steps := (&history{key: testKey, log: log, calls: []ledger.Call{early}}).refold().steps
 	if got := []ledger.Disposition{steps[0].disposition, steps[1].disposition}; got[0] != ledger.Applied || got[1] != ledger.Unchanged {
 		t.Errorf("got %q, want applied and unchanged", got)
 	}

@@ -20,14 +20,27 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/worker"
 )
 
-//go:generate go test -run TestTheTablesInTheReadmeAreCurrent -update .
+//go:generate go test -run TestTheTablesOfTheReferenceAreCurrent -update .
 
-var update = flag.Bool("update", false, "write the generated parts of the README")
+var update = flag.Bool("update", false, "write the generated parts of the reference")
 
-const readme = "../../README.md"
+const (
+	readme    = "../../README.md"
+	reference = "../../deploy/reference.md"
+)
 
-func TestTheTablesInTheReadmeAreCurrent(t *testing.T) {
+func TestTheReadmeIsShort(t *testing.T) {
 	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := bytes.Count(text, []byte("\n")); lines > 250 {
+		t.Errorf("README.md has %d lines, want at most 250", lines)
+	}
+}
+
+func TestTheTablesOfTheReferenceAreCurrent(t *testing.T) {
+	text, err := os.ReadFile(reference)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,16 +50,13 @@ func TestTheTablesInTheReadmeAreCurrent(t *testing.T) {
 	want := replaceBetween(t, string(text), "config", config.String())
 	want = replaceBetween(t, want, "metrics", metrics.String())
 	if *update {
-		if err := os.WriteFile(readme, []byte(want), 0o600); err != nil {
+		if err := os.WriteFile(reference, []byte(want), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
 	if string(text) != want {
-		t.Error("README.md: the tables differ from the code; run `make generate`")
-	}
-	if lines := strings.Count(want, "\n"); lines > 250 {
-		t.Errorf("README.md has %d lines, want at most 250", lines)
+		t.Error("deploy/reference.md: the tables differ from the code; run `make generate`")
 	}
 }
 
@@ -57,12 +67,12 @@ func replaceBetween(t *testing.T, text, part, content string) string {
 	before, rest, found := strings.Cut(text, begin)
 	_, after, closed := strings.Cut(rest, end)
 	if !found || !closed {
-		t.Fatalf("README.md has no part between %q and %q", begin, end)
+		t.Fatalf("deploy/reference.md has no part between %q and %q", begin, end)
 	}
 	return before + begin + content + end + after
 }
 
-// writeConfigTable writes the table of variables for the README.
+// writeConfigTable writes the table of variables.
 func writeConfigTable(w io.Writer) {
 	_, _ = fmt.Fprintln(w, "| variable | default | meaning |\n| --- | --- | --- |")
 	for _, s := range (&Config{}).settings() {

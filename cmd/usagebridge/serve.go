@@ -56,12 +56,6 @@ func (e *engine) ready() error {
 
 var errNotConnected = errors.New("not connected to NATS")
 
-// notFolded refuses what the contract has and this version cannot fold: taken
-// in, it would only become a dead letter.
-func notFolded(eventType string) error {
-	return fmt.Errorf("this version does not fold %s yet", eventType)
-}
-
 // informSecret is the secret in the webhook's address, "" when there is none.
 func (a *app) informSecret() (string, error) {
 	if a.config.InformSecretFile == "" {
@@ -103,9 +97,6 @@ type ingest struct {
 func (i *ingest) publish(ctx context.Context, e *event.Event) (console.Receipt, error) {
 	if !i.app.broker.Conn().IsConnected() {
 		return console.Receipt{}, errNotConnected // at once: the client can decide what to do meanwhile
-	}
-	if meanings()[e.Type] == nil {
-		return console.Receipt{}, permanent{notFolded(e.Type)}
 	}
 	p, err := i.publisher(ctx, e.Vendor)
 	if err != nil {

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/usagebridge/usagebridge/pkg/delivery"
+	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
+)
+
+// workshop is a worker with its whole ledger in memory (ledger.Book), and what it
+// and the operators have done so far.
+type workshop struct {
+	entries map[ledger.Key]ledger.Entry
+	config  Config
+	record  *vendorRecord
+	words   map[string]decision
+	rules   *ledger.Rules
+	log     []occurrence
+	calls   map[ledger.Key][]ledger.Call
+	became  map[string]ledger.Disposition // of events with one figure, by place
+	dead    map[string]bool
+}
+
+func newWorkshop() *workshop {
+	w := &workshop{
+		entries: map[ledger.Key]ledger.Entry{}, config: Config{SnapshotZeroKeys: 1, SnapshotPatience: 4 * time.Second},
+		record: &vendorRecord{Jump: map[string]float64{"s1": 10}}, words: map[string]decision{},
+		calls: map[ledger.Key][]ledger.Call{}, became: map[string]ledger.Disposition{}, dead: map[string]bool{},
+	}
+	w.rules = w.config.rules(w.record, w.words)
+	return w
+}
+
+func (w *workshop) Entry(key ledger.Key) ledger.Entry {
+	e := w.entries[key]
+	e.Key = key
+	return e
+}
+
+func (w *workshop) Put(e ledger.Entry) { w.entries[e.Key] = e }
+
+func (w *workshop) Counts(scope ledger.Key, yield func(ledger.Key)) {
+	for _, key := range slices.Collect(maps.Keys(w.entries)) {
+		if key.In(scope) {
+			yield(key)
+		}
+	}
+}
+
+// publish stores an event as the next message of the log, and folds it.
+func (w *workshop) publish(e *event.Event) {
+	sequence := len(w.log) + 1
+	now := stored(sequence)
+	for _, o := range readTestMessage(sequence, e.Subject().String(), e.Structured()) {
+		w.log = append(w.log, o)
+		for key, keeper := range w.entries {
+			if key.Kind == ledger.Scope {
+				keeper, _ = keeper.GiveUp(now, w.config.SnapshotPatience)
+				w.Put(keeper)
+			}
+		}
+		folded, err := ledger.Fold(w, o.operations, w.rules, now)
+		if err != nil {
+			w.dead[o.place()] = true
+		}
+		if len(o.operations) == 1 {
+			w.became[o.place()] = folded.Disposition
+		}
+		for _, scope := range folded.Completed {
+			w.Counts(scope, func(key ledger.Key) { ledger.Review(w, key, w.rules, now) })
+		}
+	}
+}
+
+// say writes a decision, and carries it out.
+func (w *workshop) say(key string, verdict judgment) {
+	if _, ok := w.words[key]; ok {
+		return
+	}
+	at := stored(len(w.log)).Add(250 * time.Millisecond)
+	w.words[key] = decision{Verdict: verdict, By: "ann", Why: "checked", At: at}
+	w.rules = w.config.rules(w.record, w.words)
+	for _, key := range slices.Collect(maps.Keys(w.entries)) {
+		ledger.Review(w, key, w.rules, at)
+	}
+}
+
+// call brings the partner what is desired of the key, or does not.
+func (w *workshop) call(key ledger.Key, verdict delivery.Ruling) {
+	e := w.Entry(key)
+	desired, ok := e.Desired()
+	if !ok || e.State == ledger.Synced || e.State == ledger.Failed || desired.Waits != ledger.NoWait || desired.Unfounded() {
+		return
+	}
+	c := ledger.Call{
+		Organization: key.Organization, Operation: "count", Account: key.Account, Service: key.Service, Units: desired.Value.Units,
+		Time: desired.Time, Arrival: desired.Arrival, At: stored(len(w.log)).Add(500 * time.Millisecond), Verdict: string(verdict),
+	}
+	w.calls[key] = append(w.calls[key], c)
+	w.Put(answered(e, c))
+}
+
+// history is what explain finds of the key.
+func (w *workshop) history(key ledger.Key) *history {
+	h := &history{
+		integration: "acme/msp-1", key: key, calls: w.calls[key], keepers: map[ledger.Key]ledger.Entry{}, record: w.record,
+		dead: w.dead, patience: w.config.SnapshotPatience, reachesBack: true, catalog: true,
+	}
+	for _, o := range w.log {
+		if o.narrow(key) {
+			h.log = append(h.log, o)
+		}
+	}
+	for is, e := range w.entries {
+		switch {
+		case is == key:
+			h.stored = &e
+		case !is.Kind.Figure():
+			h.keepers[is] = e
+		}
+	}
+	if !key.Kind.Figure() {
+		h.keepers[key] = w.Entry(key)
+	}
+	h.hear(w.words)
+	return h
+}
+
+func (w *workshop) counts() []ledger.Key {
+	var keys []ledger.Key
+	for key := range w.entries {
+		if key.Kind == ledger.Count {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func at(minute int) time.Time { return noon.Add(time.Duration(minute) * time.Minute) }
+
+func countOf(id, account, service string, minute, units int, backfill string) *event.Event {
+	return &event.Event{
+		ID: id, Source: "//billing", Type: event.TypeCount, Time: at(minute), Backfill: backfill, Vendor: "acme", Organization: "msp-1",
+		Data: event.Count{AccountID: account, ServiceID: service, UnitCount: event.Units(units) * event.UnitsScale},
+	}
+}
+
+// snapshotOf is one part of a snapshot of the organization, or of the account
+// if that is not empty.
+func snapshotOf(name, account string, minute, part, parts int, backfill string, counts ...event.Count) *event.Event {
+	return &event.Event{
+		ID: fmt.Sprintf("%s-%d", name, part), Source: "//billing", Type: event.TypeSnapshot, Time: at(minute), Backfill: backfill,
+		Vendor: "acme", Organization: "msp-1",
+		Data: event.Snapshot{AccountID: account, Counts: counts, Part: part, Parts: parts, SnapshotID: name},
+	}
+}
+
+func unitsOf(account, service string, units int) event.Count {
+	return event.Count{AccountID: account, ServiceID: service, UnitCount: event.Units(units) * event.UnitsScale}
+}
+
+// act draws what happens next.
+func (w *workshop) act(t *rapid.T, n int) {
+	backfill := rapid.SampledFrom([]string{"", "", "b1", "b2"})
+	units := rapid.SampledFrom([]int{0, 1, 2, 50, 900})
+	minute := rapid.IntRange(1, 6)
+	account, service := rapid.SampledFrom([]string{"a1", "a2"}), rapid.SampledFrom([]string{"s1", "s2"})
+	switch rapid.IntRange(0, 9).Draw(t, "what") {
+	case 0, 1, 2, 3:
+		id := fmt.Sprint("e-", rapid.IntRange(max(n-3, 0), n).Draw(t, "id")) // some conflict, or come again
+		w.publish(countOf(id, account.Draw(t, "account"), service.Draw(t, "service"), minute.Draw(t, "minute"), units.Draw(t, "units"), backfill.Draw(t, "backfill")))
+	case 4, 5:
+		w.publishPart(t, n)
+	case 6:
+		if len(w.log) > 0 { // the same event again
+			if o := rapid.SampledFrom(w.log).Draw(t, "again"); o.event != nil {
+				w.publish(o.event)
+			}
+		}
+	case 7:
+		w.say(backfillKey("acme", rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "undone")), reverted)
+	case 8:
+		for _, key := range w.counts() {
+			e := w.Entry(key)
+			if desired, ok := e.Desired(); ok && desired.Waits != ledger.NoWait && rapid.Bool().Draw(t, "decided") {
+				w.say(approvalKey("acme", "msp-1", ledger.ApprovalID(key, desired)), rapid.SampledFrom([]judgment{released, refused}).Draw(t, "verdict"))
+			}
+		}
+	case 9:
+		for _, key := range w.counts() {
+			w.call(key, rapid.SampledFrom([]delivery.Ruling{delivery.Delivered, delivery.Delivered, delivery.Retry, delivery.Dead}).Draw(t, "answer"))
+		}
+	}
+}
+
+func (w *workshop) publishPart(t *rapid.T, n int) {
+	id := rapid.IntRange(max(n-4, 0), n).Draw(t, "snapshot")
+	parts := id%2 + 1
+	scope := []string{"", "", "a1"}[id%3]
+	var counts []event.Count
+	part := rapid.IntRange(1, parts).Draw(t, "part")
+	for i, key := range [][2]string{{"a1", "s1"}, {"a1", "s2"}, {"a2", "s1"}, {"a2", "s2"}} {
+		// What a part says is a function of its number, or it would conflict.
+		if (scope == "" || scope == key[0]) && i%parts+1 == part && (id+i)%3 > 0 {
+			counts = append(counts, unitsOf(key[0], key[1], (id+i)%4))
+		}
+	}
+	w.publish(snapshotOf(fmt.Sprint("s-", id), scope, id%6+1, part, parts, []string{"", "b1"}[id%5/4], counts...))
+}
+
+func TestToldAgainAKeyEndsWhereTheWorkerHasIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorkshop()
+		for n := range rapid.IntRange(1, 25).Draw(t, "acts") {
+			w.act(t, n)
+		}
+		for _, key := range w.counts() {
+			h := w.history(key)
+			course := h.refold()
+			want, got := w.Entry(key), course.Entry(key)
+			is, _ := want.Desired()
+			if told, ok := got.Desired(); !ok || told.Version != is.Version || told.Value != is.Value || told.Waits != is.Waits {
+				t.Fatalf("%s: told again %+v is desired, and the worker has %+v", key, got.Seen, want.Seen)
+			}
+			if got.State != want.State || got.Delivered != want.Delivered {
+				t.Fatalf("%s: told again it is %s with %+v, and the worker has %s with %+v", key, got.State, got.Delivered, want.State, want.Delivered)
+			}
+			for _, s := range course.steps {
+				if became, ok := w.became[s.occurrence.place()]; ok && s.zeroedBy == "" && s.disposition != became {
+					t.Fatalf("%s: told again %s was %q, the worker found %q", key, s.occurrence.id, s.disposition, became)
+				}
+			}
+		}
+	})
+}
