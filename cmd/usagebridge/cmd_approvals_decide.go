@@ -211,7 +211,7 @@ func (c *cli) showDecided(d *desk, v *decidedView, otherwise []string) error {
 		c.say("%s: %s former figure", name, plural(n, "key went back to its", "keys went back to their"))
 	}
 	if v.Nothing > 0 {
-		c.say("%s: %s other figure and 0 now", name, plural(v.Nothing, "of them has no", "of them have no"))
+		c.say("%s: without any other figure, and therefore 0 now: %s", name, plural(v.Nothing, "key", "keys"))
 	}
 	if v.Again > 0 {
 		c.say("%s: %s approval now: see `usagebridge approvals ls --integration %s`",

@@ -382,7 +382,7 @@ func (a *app) undoing(ctx context.Context, b *backfill) (*undoing, error) {
 		return nil, err
 	}
 	slices.SortFunc(u.stands, func(a, b ledger.Entry) int { return strings.Compare(a.Key.String(), b.Key.String()) })
-	u.rules, err = a.rulesOf(ctx, b.vendor.Name)
+	u.rules, err = a.rulesOf(ctx, b.vendor.Name, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -400,8 +400,10 @@ func (u *undoing) count(part *backfillPart, e *ledger.Entry, digest uint64) {
 	u.stands = append(u.stands, *e)
 }
 
-// rulesOf is what people have said of a vendor's figures, as its workers know it.
-func (a *app) rulesOf(ctx context.Context, vendor string) (*ledger.Rules, error) {
+// rulesOf is what people have said of a vendor's figures until a time, or with
+// zero until now, as its workers know it. Jump factors and limits are today's:
+// those that held before are not kept.
+func (a *app) rulesOf(ctx context.Context, vendor string, until time.Time) (*ledger.Rules, error) {
 	records, err := a.vendorRecords(ctx)
 	if err != nil {
 		return nil, err
@@ -410,7 +412,10 @@ func (a *app) rulesOf(ctx context.Context, vendor string) (*ledger.Rules, error)
 	if err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(words, func(key string, _ decision) bool { return !strings.HasPrefix(key, event.Escape(vendor)+".") })
+	maps.DeleteFunc(words, func(key string, word decision) bool {
+		later := !until.IsZero() && word.At.After(until)
+		return later || !strings.HasPrefix(key, event.Escape(vendor)+".")
+	})
 	record := records[vendor]
 	return a.config.rules(&record, words), nil
 }

@@ -212,7 +212,7 @@ func (c *cli) showExplanations(list []explanation) error {
 		if n > 0 {
 			b.WriteString("\n")
 		}
-		list[n].write(&b)
+		list[n].write(&b, lineWidth(c.stdout))
 		if _, err := fmt.Fprint(c.stdout, b.String()); err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (c *cli) showExplanations(list []explanation) error {
 }
 
 // write writes the explanation for people.
-func (x *explanation) write(b *strings.Builder) {
+func (x *explanation) write(b *strings.Builder, width int) {
 	if x.EventID == "" && x.Snapshot != nil {
 		b.WriteString("snapshot " + printable(x.Snapshot.Name) + "\n")
 	} else {
@@ -234,7 +234,7 @@ func (x *explanation) write(b *strings.Builder) {
 	case x.Type != "":
 		about += ", " + x.Type + " at " + instant(x.Time)
 	}
-	b.WriteString(paragraph(printable(about)))
+	b.WriteString(paragraph(printable(about), width))
 	if x.Place != "" {
 		where := "stored as " + x.Place
 		if !x.Stored.IsZero() {
@@ -243,10 +243,10 @@ func (x *explanation) write(b *strings.Builder) {
 		if x.ReplayOf != "" {
 			where += ", a replay of " + x.ReplayOf
 		}
-		b.WriteString(paragraph(printable(where)))
+		b.WriteString(paragraph(printable(where), width))
 	}
 	b.WriteString("\n")
 	for _, sentence := range x.Sentences {
-		b.WriteString(paragraph(printable(sentence)))
+		b.WriteString(paragraph(printable(sentence), width))
 	}
 }

@@ -189,6 +189,8 @@ func (p *picture) whatNow() (list []string) {
 	add(p.Held[ledger.Unmapped] > 0, "someone at the MSP must map what `usagebridge integrations mapping %s` lists", i.Name())
 	add(p.Held[ledger.AwaitingCatalog] > 0, "%s an account or a service that the partner does not have: publish it, if nobody has",
 		plural(p.Held[ledger.AwaitingCatalog], "count waits for", "counts wait for"))
+	add(p.Held[ledger.Approval] > 0, "%s for a person's word: see `usagebridge approvals ls --integration %s`",
+		plural(p.Held[ledger.Approval], "figure waits", "figures wait"), i.Name())
 	add(p.States[ledger.Failed] > 0, "%s for good: see `usagebridge dlq ls --vendor %s`; a newer figure starts afresh",
 		plural(p.States[ledger.Failed], "figure was refused", "figures were refused"), i.Vendor)
 	add(p.Lane == nil, "no worker looks after this integration: is one running?")

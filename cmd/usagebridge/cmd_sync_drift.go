@@ -255,7 +255,8 @@ func (d *drift) compareAccount(id string, here *accountHere, theirs *vendorapi.L
 	}
 	switch {
 	case here.accepted > 0 && !theirs.Mapped:
-		d.differ(driftNotMapped, id, plural(here.accepted, "count accepted", "counts accepted"), "not mapped", "counts of it are refused until somebody maps it again")
+		d.differ(driftNotMapped, id, plural(here.accepted, "count accepted", "counts accepted"), "not mapped",
+			"counts of it are refused until somebody maps it again")
 	case here.unmapped > 0 && here.accepted == 0 && theirs.Mapped:
 		d.differ(driftMapped, id, plural(here.unmapped, "count held as unmapped", "counts held as unmapped"), "mapped",
 			"it is the service that is not mapped, or the next probe delivers them")

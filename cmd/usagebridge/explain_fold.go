@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -361,7 +362,10 @@ func answered(e ledger.Entry, c ledger.Call) ledger.Entry {
 	if _, ok := e.Desired(); !ok {
 		return e // the log no longer has what was sent
 	}
-	sent := ledger.Seen{Version: ledger.Version{Time: c.Time, Arrival: c.Arrival}, Value: ledger.Value{Units: c.Units, Properties: c.Properties}}
+	sent := ledger.Seen{
+		Version: ledger.Version{Time: c.Time, Arrival: c.Arrival}, Value: ledger.Value{Units: c.Units, Properties: c.Properties},
+		Event: math.MaxUint64, // taken back since, or forgotten: 0 would be a figure without an event
+	}
 	if i := slices.IndexFunc(e.Seen, func(s ledger.Seen) bool { return s.Version == sent.Version }); i >= 0 {
 		sent.Event = e.Seen[i].Event
 	}

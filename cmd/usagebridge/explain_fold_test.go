@@ -26,6 +26,13 @@ type workshop struct {
 	calls   map[ledger.Key][]ledger.Call
 	became  map[string]ledger.Disposition // of events with one figure, by place
 	dead    map[string]bool
+	ticks   int // of the clock since the last event
+}
+
+// now is some time after the last event, later than ever before.
+func (w *workshop) now() time.Time {
+	w.ticks++
+	return stored(len(w.log)).Add(time.Duration(w.ticks) * time.Millisecond)
 }
 
 func newWorkshop() *workshop {
@@ -58,6 +65,7 @@ func (w *workshop) Counts(scope ledger.Key, yield func(ledger.Key)) {
 func (w *workshop) publish(e *event.Event) {
 	sequence := len(w.log) + 1
 	now := stored(sequence)
+	w.ticks = 0
 	for _, o := range readTestMessage(sequence, e.Subject().String(), e.Structured()) {
 		w.log = append(w.log, o)
 		for key, keeper := range w.entries {
@@ -84,7 +92,7 @@ func (w *workshop) say(key string, verdict judgment) {
 	if _, ok := w.words[key]; ok {
 		return
 	}
-	at := stored(len(w.log)).Add(250 * time.Millisecond)
+	at := w.now()
 	w.words[key] = decision{Verdict: verdict, By: "ann", Why: "checked", At: at}
 	w.rules = w.config.rules(w.record, w.words)
 	for _, key := range slices.Collect(maps.Keys(w.entries)) {
@@ -101,7 +109,7 @@ func (w *workshop) call(key ledger.Key, verdict delivery.Ruling) {
 	}
 	c := ledger.Call{
 		Organization: key.Organization, Operation: "count", Account: key.Account, Service: key.Service, Units: desired.Value.Units,
-		Time: desired.Time, Arrival: desired.Arrival, At: stored(len(w.log)).Add(500 * time.Millisecond), Verdict: string(verdict),
+		Time: desired.Time, Arrival: desired.Arrival, At: w.now(), Verdict: string(verdict),
 	}
 	w.calls[key] = append(w.calls[key], c)
 	w.Put(answered(e, c))

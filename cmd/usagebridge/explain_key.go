@@ -10,7 +10,6 @@ import (
 
 	"github.com/usagebridge/usagebridge/consumers/deadletter"
 	"github.com/usagebridge/usagebridge/pkg/broker"
-	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
 
@@ -26,8 +25,9 @@ type keyExplanation struct {
 	DeadLetter   string           `json:"dead_letter,omitempty"` // its id
 	LetterGone   bool             `json:"dead_letter_gone,omitempty"`
 	ReachesBack  bool             `json:"log_reaches_back"`
-	Figures      []keyFigure      `json:"figures"` // newest first
-	OlderFigures int              `json:"older_figures,omitempty"`
+	Figures      []keyFigure      `json:"figures"`                 // newest first
+	OlderFigures int              `json:"older_figures,omitempty"` // that are not listed
+	NotFolded    int              `json:"not_folded,omitempty"`    // events that no worker has taken yet
 
 	Sentences []string `json:"sentences"`
 }
@@ -116,6 +116,11 @@ func (h *history) explainKey(letter string, limit int) *keyExplanation {
 		}
 		if h.stored.Posted() {
 			x.DeliveredOf = h.origin(h.stored.Delivered.Version, x.Figures)
+		}
+	}
+	for i := range x.Figures {
+		if x.Figures[i].Disposition == "" {
+			x.NotFolded++
 		}
 	}
 	if limit > 0 && len(x.Figures) > limit {
@@ -248,7 +253,8 @@ func (h *history) awaited(desired ledger.Seen) *approvalAccount {
 // tell puts the explanation into sentences.
 func (x *keyExplanation) tell(h *history) {
 	if h.stored == nil {
-		x.say("not folded yet: events in the log name it, and no worker has taken them.")
+		x.say("not folded yet: %s it, and no worker has taken what the log has.", plural(x.NotFolded, "event names", "events name"))
+		x.tellStopped(h)
 		return
 	}
 	for _, sentence := range x.why(h) {
@@ -256,8 +262,19 @@ func (x *keyExplanation) tell(h *history) {
 	}
 	x.tellDesired()
 	x.tellDelivered()
+	if x.NotFolded > 0 {
+		x.say("%s not folded yet: no worker has taken what the log has.", plural(x.NotFolded, "event that names it is", "events that name it are"))
+		x.tellStopped(h)
+	}
 	if !x.ReachesBack {
 		x.say("The log no longer reaches back to its beginning: figures before are shown as far as the ledger remembers them.")
+	}
+}
+
+// tellStopped says who has stopped the vendor, if anybody has.
+func (x *keyExplanation) tellStopped(h *history) {
+	if h.record != nil && h.record.Stopped != nil {
+		x.say("%s", h.record.Stopped.sentence())
 	}
 }
 
@@ -383,10 +400,11 @@ func (c *cli) showKeyExplanation(x *keyExplanation) error {
 		return c.printJSON(x)
 	}
 	var b strings.Builder
+	width := lineWidth(c.stdout)
 	b.WriteString("key " + printable(x.Key) + "\n")
-	b.WriteString(paragraph(printable("integration "+x.Integration)) + "\n")
+	b.WriteString(paragraph(printable("integration "+x.Integration), width) + "\n")
 	for _, sentence := range x.Sentences {
-		b.WriteString(paragraph(printable(sentence)))
+		b.WriteString(paragraph(printable(sentence), width))
 	}
 	if len(x.Figures) > 0 {
 		b.WriteString("\n")
@@ -400,6 +418,9 @@ func (c *cli) showKeyExplanation(x *keyExplanation) error {
 	}
 	if err := c.table([]string{"TRUE AT", "VALUE", "BECAME", "EVENT", "STORED AS", "NOTES"}, rows); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(x.Figures, func(f keyFigure) bool { return f.refolded() }) {
+		c.say("%s: the ledger no longer remembers it; this is what folding its log again gives", refoldedNote)
 	}
 	if x.OlderFigures > 0 {
 		c.say("%s not listed: see --figures", plural(x.OlderFigures, "older figure", "older figures"))
@@ -433,8 +454,17 @@ func (f *keyFigure) notes() (list []string) {
 		add(a.Waits, "waits for approval")
 		add(!a.Waits && a.Decision != nil, string(judgmentOf(a.Decision)))
 	}
-	add(!f.Certain && f.Disposition != "", "by the log")
+	add(f.refolded(), refoldedNote)
 	return list
+}
+
+// refoldedNote marks figures of which the ledger knows nothing any more.
+const refoldedNote = "refolded"
+
+// refolded says that the log alone tells what became of the figure, and that
+// nobody has taken it back, which would say why.
+func (f *keyFigure) refolded() bool {
+	return !f.Certain && f.Disposition != "" && f.Undone == nil && (f.Approval == nil || judgmentOf(f.Approval.Decision) != refused)
 }
 
 func judgmentOf(d *decision) judgment {

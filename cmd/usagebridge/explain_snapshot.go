@@ -375,6 +375,9 @@ func (x *explanation) partVerdict() string {
 	case ledger.Dead:
 		return "dead: it can never be applied. It says that it is " + part + "."
 	}
+	if x.waits != nil {
+		return "not folded yet: it is " + part + ". " + x.waits.sentence()
+	}
 	return "not folded yet: it is " + part + ". It stands in the log, and no worker has taken it."
 }
 

@@ -2,7 +2,13 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"math"
+	"os"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
@@ -54,9 +60,6 @@ func (x *explanation) verdict() string {
 		if x.Before == nil {
 			return "duplicate: the same event had come before, so it changed nothing."
 		}
-		if x.Revived {
-			return "duplicate: the same event had come before. Its figure had failed, and was sent again."
-		}
 		return "duplicate: the same event had come before, so it changed nothing; the desired value was " + x.Before.String() + "."
 	case ledger.Superseded:
 		switch {
@@ -74,10 +77,14 @@ func (x *explanation) verdict() string {
 		return "dead: it can never be applied."
 	}
 	if x.waits != nil {
-		return fmt.Sprintf("not folded yet: it stands in the log. Nothing of this vendor is folded, since it was stopped by %s on %s: %s.",
-			x.waits.By, instant(x.waits.At), x.waits.Why)
+		return "not folded yet: it stands in the log. " + x.waits.sentence()
 	}
 	return "not folded yet: it stands in the log, and no worker has taken it."
+}
+
+// sentence says why nothing is folded.
+func (s *stop) sentence() string {
+	return fmt.Sprintf("Nothing of this vendor is folded since it was stopped %s.", strings.TrimSuffix((&deed{By: s.By, Why: s.Why, At: s.At}).String(), "."))
 }
 
 func (f *figure) String() string {
@@ -114,6 +121,9 @@ func (x *explanation) tellReplay() {
 	}
 	if len(x.ReplayedAs) > 0 {
 		x.say("It was replayed as %s.", strings.Join(x.ReplayedAs, ", "))
+	}
+	if x.Revived {
+		x.say("Its figure had failed, and by the replay it was sent again.")
 	}
 }
 
@@ -229,31 +239,43 @@ func (x *explanation) tellNow() {
 }
 
 const (
-	lineWidth  = 98
 	lineIndent = "  "
+	// lineNarrow is the width below which lines are not broken any further.
+	lineNarrow = 40
 )
 
-// paragraph breaks a sentence into lines that fit a terminal of a hundred
-// columns. What has no blanks and what is in backquotes stays in one piece: it
-// is there to be copied.
-func paragraph(sentence string) string {
+// lineWidth is how wide lines may be: on a terminal as wide as it is. Anything
+// else gets every sentence in one line, to be searched.
+func lineWidth(w io.Writer) int {
+	if f, ok := w.(*os.File); ok && isTerminal(w) {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return max(width, lineNarrow)
+		}
+	}
+	return math.MaxInt
+}
+
+// paragraph breaks a sentence into lines of at most so many columns. What has
+// no blanks and what is in backquotes stays in one piece: it is there to be
+// copied.
+func paragraph(sentence string, width int) string {
 	var b strings.Builder
-	width := 0
-	for i, word := range pieces(sentence) {
-		length := len([]rune(word))
+	at := 0
+	for i, piece := range pieces(sentence) {
+		length := utf8.RuneCountInString(piece)
 		switch {
 		case i == 0:
 			b.WriteString(lineIndent)
-			width = len(lineIndent)
-		case width+1+length > lineWidth:
+			at = len(lineIndent)
+		case at+1+length > width:
 			b.WriteString("\n" + lineIndent + lineIndent)
-			width = 2 * len(lineIndent)
+			at = 2 * len(lineIndent)
 		default:
 			b.WriteByte(' ')
-			width++
+			at++
 		}
-		b.WriteString(word)
-		width += length
+		b.WriteString(piece)
+		at += length
 	}
 	return b.String() + "\n"
 }

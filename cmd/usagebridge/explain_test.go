@@ -268,6 +268,159 @@ func TestAnEventThatBreaksTheContractIsFoundByItsName(t *testing.T) {
 	}
 }
 
+// last explains the newest occurrence of an event of the log.
+func (w *workshop) last(t *testing.T, id string) explanation {
+	t.Helper()
+	for i := len(w.log) - 1; i >= 0; i-- {
+		if o := w.log[i]; o.id == id {
+			h := w.history(o.operations[0].Key)
+			return h.explain(&o, o.operations[0], nil)
+		}
+	}
+	t.Fatalf("the log has no event %q", id)
+	return explanation{}
+}
+
+func TestAnEventSaysWhichSnapshotSetItsKeyToZero(t *testing.T) {
+	w := newWorkshop()
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, "", unitsOf("a2", "s2", 7)))
+	expect(t, w.last(t, "e-1"), ledger.Applied, true, "The key is now dirty: desired is 5")
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	expect(t, w.last(t, "e-1"), ledger.Applied, true,
+		"Later 0 at 2026-11-20T12:02:00Z (snapshot month, which did not name the key, arrival 3) took its place.", "The key is now dirty: desired is 0")
+	w.publish(countOf("late", "a1", "s2", 1, 6, ""))
+	expect(t, w.last(t, "late"), ledger.Superseded, true, "superseded: 0 at 2026-11-20T12:02:00Z (snapshot month, which did not name the key, arrival 3) was there first")
+	w.publish(countOf("new", "a3", "s2", 1, 6, ""))
+	expect(t, w.last(t, "new"), ledger.Superseded, true, "superseded: 0 at 2026-11-20T12:02:00Z (snapshot month, which did not name the key, arrival 3) was there first")
+}
+
+func TestAnEventOfABackfillSaysThatItWasUndone(t *testing.T) {
+	w := newWorkshop()
+	w.publish(countOf("before", "a1", "s2", 1, 5, ""))
+	w.publish(countOf("e-1", "a1", "s2", 2, 6, "b1"))
+	w.call(ledger.CountKey("msp-1", "a1", "s2"), delivery.Delivered)
+	expect(t, w.last(t, "e-1"), ledger.Applied, true, "It belongs to backfill b1.", "The partner accepted 6")
+	w.say(backfillKey("acme", "b1"), reverted)
+	w.call(ledger.CountKey("msp-1", "a1", "s2"), delivery.Delivered) // an older figure after a newer one is no conflict
+	w.publish(countOf("after", "a1", "s2", 3, 7, ""))
+	w.publish(countOf("e-2", "a1", "s2", 9, 9, "b1"))
+	x := w.last(t, "e-1")
+	expect(t, x, ledger.Applied, false, "It belongs to backfill b1, which was undone by ann on 2026-11-21T12:00:02.002Z: checked. It counts as if it had never been.",
+		"The partner accepted 6", "The key is now dirty: desired is 7, the partner has 5")
+	if x.After != nil {
+		t.Errorf("got %v in its place, want nothing: it had been undone before", x.After)
+	}
+	expect(t, w.last(t, "e-2"), ledger.Superseded, false, "superseded: its backfill had been undone before it was folded, so it changed nothing.")
+	expect(t, w.last(t, "before"), ledger.Applied, true, "Later 6 at 2026-11-20T12:02:00Z (event e-1 of //billing, arrival 2) took its place.")
+}
+
+func TestAnEventOfAnUndoneBackfillThatNoWorkerHasTakenIsNotFolded(t *testing.T) {
+	w := newWorkshop()
+	w.say(backfillKey("acme", "b1"), reverted)
+	w.publish(countOf("e-1", "a1", "s2", 2, 6, "b1"))
+	expect(t, w.last(t, "e-1"), ledger.Superseded, false, "its backfill had been undone")
+	delete(w.entries, ledger.BackfillKey("msp-1", "b1"))
+	expect(t, w.last(t, "e-1"), "", false, "not folded yet")
+	w.record.Stopped = &stop{By: "ann", Why: "flood.", At: noon}
+	expect(t, w.last(t, "e-1"), "", false, "not folded yet: it stands in the log. Nothing of this vendor is folded since it was stopped by ann on 2026-11-20T12:00:00Z: flood.")
+}
+
+func TestAFigureThatJumpedSaysWhatWasSaidOfIt(t *testing.T) {
+	jump := func() (*workshop, string) {
+		w := newWorkshop()
+		w.publish(countOf("e-1", "a1", "s1", 1, 5, ""))
+		w.publish(countOf("e-2", "a1", "s1", 2, 900, ""))
+		e := w.Entry(ledger.CountKey("msp-1", "a1", "s1"))
+		return w, approvalName(ledger.ApprovalID(e.Key, e.Seen[0]))
+	}
+	w, id := jump()
+	expect(t, w.last(t, "e-2"), ledger.Applied, true,
+		"Its figure jumped from 5 to 900 (the service may change by a factor of 10): it waits for approval "+id+".",
+		"`usagebridge approvals release "+id+" --integration acme/msp-1 --why …` sends it, `refuse` takes it back.", "The key is now held, approval")
+	w.say("acme.msp-1."+id, released)
+	expect(t, w.last(t, "e-2"), ledger.Applied, true, "Its figure jumped from 5 to 900 (the service may change by a factor of 10), and was released by ann on 2026-11-21T12:00:02.001Z: checked.")
+	w, id = jump()
+	w.words["acme.msp-1."+id] = decision{Verdict: released, By: "ann", Why: "checked", At: w.now()} // by no worker yet
+	expect(t, w.last(t, "e-2"), ledger.Applied, true, "was released by ann", "No worker has carried that out yet.")
+	w, id = jump()
+	w.say("acme.msp-1."+id, refused)
+	w.publish(countOf("e-2", "a1", "s1", 2, 900, ""))
+	expect(t, w.last(t, "e-2"), ledger.Superseded, false, "superseded: its figure had been refused before it was folded", "was refused by ann", "It counts as if it had never been.")
+	w.publish(countOf("e-3", "a1", "s1", 3, 6, ""))
+	w.log = w.log[1:2]
+	if x := w.last(t, "e-2"); x.After != nil || x.Disposition != ledger.Applied {
+		t.Errorf("got %q with %v in its place, want applied, and nothing in place of a figure that was refused before", x.Disposition, x.After)
+	}
+}
+
+func TestAReplayNamesItsOriginalAndSaysThatAFigureWasSentAgain(t *testing.T) {
+	w := newWorkshop()
+	key := ledger.CountKey("msp-1", "a1", "s2")
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.call(key, delivery.Dead)
+	replay := countOf("e-1", "a1", "s2", 1, 5, "")
+	replay.ReplayOf = "1"
+	w.publish(replay)
+	x := w.last(t, "e-1")
+	x.Original = &original{Place: "EVENTS_acme/1", EventID: "e-0", Source: "//billing", Stored: noon, Fault: "invalid at /data: no."}
+	x.tell()
+	expect(t, x, ledger.Applied, true, "It is a replay of EVENTS_acme/1, event e-0 of //billing, stored on 2026-11-20T12:00:00Z, which was dead: invalid at /data: no.",
+		"Its figure had failed, and by the replay it was sent again.", "The key is now dirty")
+	x.Original = &original{Place: "EVENTS_acme/1"}
+	x.tell()
+	expect(t, x, ledger.Applied, true, "It is a replay of EVENTS_acme/1, which the log no longer has.")
+	h := w.history(key)
+	expect(t, h.explain(&h.log[0], h.log[0].operations[0], nil), ledger.Applied, true, "It was replayed as EVENTS_acme/2.")
+}
+
+func TestADeadLetterThatIsGoneSaysHow(t *testing.T) {
+	log := readTestMessage(4, "usage.v1.acme.msp-1.count.a.s", []byte("{"))
+	for want, change := range map[string]func(*explanation){
+		"No dead letter is stored for it: no worker has taken it yet, or the letter has gone.": func(*explanation) {},
+		"It was replayed as EVENTS_acme/9.":                                                     func(x *explanation) { x.ReplayedAs = []string{"EVENTS_acme/9"} },
+		"Its dead letter went when it was replayed.":                                            func(x *explanation) { x.ReplayedAs = []string{"EVENTS_acme/9"} },
+		"Its dead letter was dropped by ann on 2026-11-20T12:00:00Z: test data.":               func(x *explanation) { x.Dropped = &deed{By: "ann", Why: "test data", At: noon} },
+	} {
+		x := explainDead(&log[0], nil)
+		change(&x)
+		x.tell()
+		expect(t, x, ledger.Dead, false, want)
+	}
+}
+
+func TestWhatTheLogHasLostIsTakenFromTheLedger(t *testing.T) {
+	w := newWorkshop()
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	w.publish(countOf("late", "a1", "s2", 1, 6, ""))
+	h := w.history(ledger.CountKey("msp-1", "a1", "s2"))
+	h.log, h.first, h.reachesBack = h.log[2:], 3, false // the first part of the snapshot has gone, too
+	h.stored.Seen = h.stored.Seen[:2]
+	expect(t, h.explainAt(t, 4), ledger.Superseded, false, "superseded: 0 at 2026-11-20T12:02:00Z (snapshot month, which did not name the key, arrival 3) was there first")
+	steps := h.refold().steps
+	if got := h.name(steps[0].before, steps); got == nil || got.String() != "5 at 2026-11-20T12:01:00Z (arrival 1, no longer in the log)" {
+		t.Errorf("got %v before the zero, want what the ledger remembers", got)
+	}
+}
+
+func TestACallThatOverlappedAnotherLeavesTheKeyToBeSent(t *testing.T) {
+	log := logOf(told{"e-1", 1, 5}, told{"e-2", 2, 7})
+	first, second := accepted(log[0], "req-1"), accepted(log[1], "req-2")
+	second.At = first.At.Add(2 * time.Second)
+	for _, c := range []struct {
+		took time.Duration
+		want ledger.State
+	}{{time.Second, ledger.Synced}, {3 * time.Second, ledger.Dirty}} {
+		second.Duration = c.took
+		h := &history{key: testKey, log: log, calls: []ledger.Call{second, first}}
+		if e := h.refold().Entry(testKey); e.State != c.want {
+			t.Errorf("a call of %s: got %s, want %s", c.took, e.State, c.want)
+		}
+	}
+}
+
 func TestEveryDispositionBeginsItsSentence(t *testing.T) {
 	for _, d := range ledger.Dispositions() {
 		x := explanation{Disposition: d}

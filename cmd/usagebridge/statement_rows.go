@@ -214,6 +214,9 @@ func (a *app) linesThen(ctx context.Context, b *books, record *status.Integratio
 	}
 	limits := a.config.limits()
 	f := newRefolding(b, limits.Ahead)
+	if f.rules, err = a.rulesOf(ctx, b.vendor, b.asOf); err != nil {
+		return nil, err
+	}
 	if err := a.broker.Calls(ctx, b.vendor, b.organization, broker.CallFilter{}, func(c ledger.Call) error {
 		f.note(c)
 		return nil

@@ -267,6 +267,7 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 			l.tryUnmapped(now) // whoever maps the new one may map more
 		}
 		return signal
+	case ledger.Scope, ledger.Backfill: // are never sent
 	}
 	return true // the mapping is open
 }
