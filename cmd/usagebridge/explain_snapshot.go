@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/event"
@@ -31,13 +32,15 @@ type figureCount struct {
 	Desired   int  `json:"desired"`
 	Synced    int  `json:"synced"`         // of the desired ones; the partner has them
 	Open      int  `json:"to_be_sent"`     // of the desired ones
+	Held      held `json:"held,omitempty"` // of the desired ones
 	Failed    int  `json:"failed"`         // of the desired ones
 	Overtaken int  `json:"overtaken"`      // a newer figure is desired
 	Withdrawn int  `json:"taken_back"`     // by a person
 	Absent    int  `json:"not_folded"`     // no worker has taken it yet
-	Held      held `json:"held,omitempty"` // of the desired ones, by reason
+	Gone      int  `json:"forgotten"`      // the ledger knows nothing of it, of a whole snapshot
 }
 
+// held counts keys by what holds them.
 type held map[ledger.HoldReason]int
 
 // snapshotParts is what the log has of a snapshot.
@@ -94,29 +97,44 @@ func (o *occurrence) partOf() ledger.Operation { return o.operations[len(o.opera
 
 // explainPart explains one part of a snapshot, for all keys that it names.
 func (s *search) explainPart(ctx context.Context, o *occurrence, letter *broker.StoredLetter) (explanation, error) {
-	x, op := begin(o), o.partOf()
+	op := o.partOf()
 	h, err := s.history(ctx, op.Key)
 	if err != nil {
-		return x, err
+		return explanation{}, err
 	}
+	named := namedBy(o)
+	tally, err := h.countFigures(s.entriesOf(ctx, op.Key.Organization), op, func(e *ledger.Entry) bool { return named[e.Key] })
+	if err != nil {
+		return explanation{}, err
+	}
+	return h.explainPart(o, letter, s.account(h, op), tally), nil
+}
+
+// entriesOf yields what the ledger has of an organization.
+func (s *search) entriesOf(ctx context.Context, organization string) entries {
+	return func(yield func(*ledger.Entry) error) error {
+		return s.app.eachEntry(ctx, s.vendor, organization, yield)
+	}
+}
+
+// entries yields entries of the ledger; an error of yield ends it and comes back.
+type entries func(yield func(*ledger.Entry) error) error
+
+// explainPart says what became of a part, and of what it names.
+func (h *history) explainPart(o *occurrence, letter *broker.StoredLetter, a *snapshotAccount, tally snapshotTally) explanation {
+	x, op := begin(o), o.partOf()
 	x.ReachesBack = h.reachesBack
 	h.judgePart(&x, o, letter)
-	named := namedBy(o)
-	tally, err := s.countFigures(ctx, h, op, func(e *ledger.Entry) bool { return named[e.Key] })
-	if err != nil {
-		return x, err
-	}
 	if x.Disposition == ledger.Superseded && tally.took {
 		x.Disposition = ledger.Applied // some of its figures were newer than what was there
 	}
-	x.Snapshot = s.account(h, op)
-	x.Snapshot.Part, x.Snapshot.Named, x.Snapshot.Figures = op.Part.Number, len(named), tally.figures
-	x.Snapshot.Figures.Absent += len(named) - tally.keys
-	x.ReplayedAs = h.replays(o)
+	a.Part, a.Named, a.Figures = op.Part.Number, len(namedBy(o)), tally.figures
+	a.Figures.Absent += a.Named - tally.keys
+	x.Snapshot, x.ReplayedAs = a, h.replays(o)
 	h.present(&x)
 	x.Now = nil // of a scope
 	x.tell()
-	return x, nil
+	return x
 }
 
 // judgePart says what became of the part.
@@ -214,7 +232,7 @@ type snapshotTally struct {
 }
 
 // countFigures looks at the entries of the scope that are wanted.
-func (s *search) countFigures(ctx context.Context, h *history, op ledger.Operation, wanted func(*ledger.Entry) bool) (t snapshotTally, err error) {
+func (h *history) countFigures(each entries, op ledger.Operation, wanted func(*ledger.Entry) bool) (t snapshotTally, err error) {
 	generation := 0
 	if h.owner != nil {
 		generation = h.owner.Generation
@@ -223,7 +241,7 @@ func (s *search) countFigures(ctx context.Context, h *history, op ledger.Operati
 	var open []ledger.Entry // whose state depends on whether their catalog is posted
 	t.figures.Held = held{}
 	undone := h.undone(ledger.BackfillDigest(op.Backfill)) != nil
-	err = s.app.eachEntry(ctx, s.vendor, h.key.Organization, func(e *ledger.Entry) error {
+	err = each(func(e *ledger.Entry) error {
 		if e.Key.Kind != ledger.Count {
 			posted[e.Key] = e.Key.Kind.Figure() && e.PostedIn(generation)
 			return nil
@@ -313,47 +331,49 @@ func (s *search) explainSnapshots(ctx context.Context, q question, f *found) ([]
 
 // explainSnapshot explains a whole snapshot.
 func (s *search) explainSnapshot(ctx context.Context, p *snapshotParts) (explanation, error) {
-	x, op := begin(&p.first), p.first.partOf()
-	x.EventID, x.Place, x.ReplayOf = "", "", ""
-	x.Stored = p.first.message.Stored
 	h, err := s.history(ctx, p.scope)
 	if err != nil {
-		return x, err
+		return explanation{}, err
 	}
-	x.ReachesBack = h.reachesBack
-	x.Snapshot = s.account(h, op)
-	x.Certain = !x.Snapshot.Unknown
+	return h.explainSnapshot(p, s.account(h, p.first.partOf()), s.entriesOf(ctx, p.scope.Organization))
+}
+
+// explainSnapshot says where the snapshot stands, and what became of what its
+// parts name and of what they do not.
+func (h *history) explainSnapshot(p *snapshotParts, a *snapshotAccount, each entries) (explanation, error) {
+	x, op := begin(&p.first), p.first.partOf()
+	x.EventID, x.Place, x.ReplayOf, x.Stored = "", "", "", time.Time{}
+	x.ReachesBack, x.Certain = h.reachesBack, !a.Unknown
 	x.Undone = h.undone(ledger.BackfillDigest(op.Backfill))
-	x.Snapshot.Places = p.places
+	a.Places = p.places
 	for _, named := range p.named {
-		x.Snapshot.Named += named
+		a.Named += named
 	}
-	// Where a key that the latest part does not name has a 0 that is as late
-	// as it, nothing named it.
-	zeros := 0
-	tally, err := s.countFigures(ctx, h, op, func(e *ledger.Entry) bool {
+	tally, err := h.countFigures(each, op, func(e *ledger.Entry) bool {
 		at := slices.IndexFunc(e.Seen, func(s ledger.Seen) bool { return s.Event == op.Event })
 		if at < 0 {
 			return false
 		}
-		if f := e.Seen[at]; f.Value == (ledger.Value{}) && f.Arrival == uint64(p.newest) && !p.last[e.Key] {
-			if at == 0 {
-				zeros++
-			}
-			return false
+		// Where a key that the latest part does not name has a 0 as late as
+		// it, no part named it.
+		f := e.Seen[at]
+		zero := f.Value == (ledger.Value{}) && f.Arrival == uint64(p.newest) && !p.last[e.Key]
+		if zero && at == 0 {
+			a.ZerosNow++
 		}
-		return true
+		return !zero
 	})
-	if err != nil {
-		return x, err
+	a.Figures = tally.figures
+	if x.Undone != nil {
+		a.Figures.Withdrawn += max(a.Named-tally.keys, 0)
+	} else {
+		a.Figures.Gone = max(a.Named-tally.keys, 0)
 	}
-	x.Snapshot.Figures, x.Snapshot.ZerosNow = tally.figures, zeros
-	// Of a figure that the ledger has forgotten only this is certain.
-	x.Snapshot.Figures.Overtaken += max(x.Snapshot.Named-tally.keys, 0)
+	x.Snapshot = a
 	h.present(&x)
 	x.Now = nil
 	x.tellSnapshot()
-	return x, nil
+	return x, err
 }
 
 // partVerdict is the sentence that begins with the disposition of a part.
@@ -465,6 +485,7 @@ func (x *explanation) tellFigures() {
 	add(f.Overtaken, "overtaken by a newer figure")
 	add(f.Withdrawn, "taken back by a person")
 	add(f.Absent, "not folded yet")
+	add(f.Gone, "no longer remembered, because newer figures came, or not folded yet")
 	x.say("%s %s: %s.", what, plural(s.Named, "key", "keys"), strings.Join(fates, "; "))
 }
 
@@ -492,7 +513,7 @@ func (x *explanation) tellZeros() {
 	default:
 		x.say("%s: these became 0.", what)
 	}
-	if s.Part == 0 && (s.Decision == nil || s.Decision.Verdict == released) && s.Approval == "" {
+	if s.Part == 0 && (s.Decision == nil && s.Approval == "" || s.Decision != nil && s.Decision.Verdict == released) {
 		x.say("By it %s 0 now.", plural(s.ZerosNow, "key is", "keys are"))
 	}
 }

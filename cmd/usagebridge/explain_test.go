@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -378,8 +379,8 @@ func TestADeadLetterThatIsGoneSaysHow(t *testing.T) {
 	log := readTestMessage(4, "usage.v1.acme.msp-1.count.a.s", []byte("{"))
 	for want, change := range map[string]func(*explanation){
 		"No dead letter is stored for it: no worker has taken it yet, or the letter has gone.": func(*explanation) {},
-		"It was replayed as EVENTS_acme/9.":                                                     func(x *explanation) { x.ReplayedAs = []string{"EVENTS_acme/9"} },
-		"Its dead letter went when it was replayed.":                                            func(x *explanation) { x.ReplayedAs = []string{"EVENTS_acme/9"} },
+		"It was replayed as EVENTS_acme/9.":                                                    func(x *explanation) { x.ReplayedAs = []string{"EVENTS_acme/9"} },
+		"Its dead letter went when it was replayed.":                                           func(x *explanation) { x.ReplayedAs = []string{"EVENTS_acme/9"} },
 		"Its dead letter was dropped by ann on 2026-11-20T12:00:00Z: test data.":               func(x *explanation) { x.Dropped = &deed{By: "ann", Why: "test data", At: noon} },
 	} {
 		x := explainDead(&log[0], nil)
@@ -397,7 +398,7 @@ func TestWhatTheLogHasLostIsTakenFromTheLedger(t *testing.T) {
 	w.publish(countOf("late", "a1", "s2", 1, 6, ""))
 	h := w.history(ledger.CountKey("msp-1", "a1", "s2"))
 	h.log, h.first, h.reachesBack = h.log[2:], 3, false // the first part of the snapshot has gone, too
-	h.stored.Seen = h.stored.Seen[:2]
+	h.stored.Seen = slices.Delete(h.stored.Seen, 1, 2)
 	expect(t, h.explainAt(t, 4), ledger.Superseded, false, "superseded: 0 at 2026-11-20T12:02:00Z (snapshot month, which did not name the key, arrival 3) was there first")
 	steps := h.refold().steps
 	if got := h.name(steps[0].before, steps); got == nil || got.String() != "5 at 2026-11-20T12:01:00Z (arrival 1, no longer in the log)" {
