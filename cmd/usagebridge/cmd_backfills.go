@@ -319,38 +319,14 @@ func (c *cli) showBackfill(v backfillView, u *undoing) error {
 type undoing struct {
 	backfill *backfill
 	parts    []backfillPart
-	stands   []ledger.Entry // whose desired figure is one of the backfill
-	books    map[string]book
+	stands   []ledger.Entry          // whose desired figure is one of the backfill
+	books    map[string]ledger.Shelf // by organization: to try the decision out on them
 	rules    *ledger.Rules
-}
-
-// book holds the entries of one organization that a decision concerns, to try
-// it out on them (ledger.Book).
-type book map[ledger.Key]ledger.Entry
-
-// Entry is the key's entry.
-func (b book) Entry(key ledger.Key) ledger.Entry {
-	if e, ok := b[key]; ok {
-		return e
-	}
-	return ledger.Entry{Key: key}
-}
-
-// Put replaces an entry.
-func (b book) Put(e ledger.Entry) { b[e.Key] = e }
-
-// Counts yields the counts of the scope.
-func (b book) Counts(scope ledger.Key, yield func(ledger.Key)) {
-	for key := range b {
-		if key.In(scope) {
-			yield(key)
-		}
-	}
 }
 
 // undoing reads what the backfill concerns.
 func (a *app) undoing(ctx context.Context, b *backfill) (*undoing, error) {
-	u := &undoing{backfill: b, books: map[string]book{}}
+	u := &undoing{backfill: b, books: map[string]ledger.Shelf{}}
 	at := map[string]int{}
 	for i := range b.registers {
 		e := &b.registers[i]
@@ -363,7 +339,7 @@ func (a *app) undoing(ctx context.Context, b *backfill) (*undoing, error) {
 		}
 		at[e.Key.Organization] = len(u.parts)
 		u.parts = append(u.parts, part)
-		u.books[e.Key.Organization] = book{}
+		u.books[e.Key.Organization] = ledger.Shelf{}
 	}
 	digest := ledger.BackfillDigest(b.id)
 	err := a.eachEntry(ctx, b.vendor, "", func(e *ledger.Entry) error {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 	"unicode/utf8"
 
@@ -51,7 +49,7 @@ is removed.`,
 			if out == "" {
 				err = write(c.stdout)
 			} else {
-				err = writeWhole(out, write)
+				err = writeWhole("--out", out, write)
 			}
 			if err != nil {
 				return err
@@ -130,26 +128,4 @@ func (a *app) exportLetters(ctx context.Context, f deadletter.Filter, w io.Write
 		return n, fmt.Errorf("export dead letters: %w", err)
 	}
 	return n, nil
-}
-
-// writeWhole writes a file that appears under its name only once it is
-// complete: half an export must not be taken for a whole one. Only its owner
-// may read it.
-func writeWhole(path string, write func(io.Writer) error) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".usagebridge-export-*") // mode 0600
-	if err != nil {
-		return usagef("--out %s: %w", path, err)
-	}
-	defer func() { _ = os.Remove(file.Name()) }() // it is gone already if all went well
-	err = write(file)
-	if closed := file.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(file.Name(), path); err != nil {
-		return usagef("--out %s: %w", path, err)
-	}
-	return nil
 }

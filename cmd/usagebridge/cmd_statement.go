@@ -163,10 +163,10 @@ func (c *cli) makeStatement(ctx context.Context, a *app, w *statementWish) error
 	if w.out == "" {
 		_, err = c.stdout.Write(document)
 	} else {
-		err = writeSynced(w.out, document)
+		err = writeWhole("--out", w.out, writing(document))
 	}
 	if err == nil && key != nil {
-		err = writeSynced(w.sig, key.Sign(s, document))
+		err = writeWhole("--sig", w.sig, writing(key.Sign(s, document)))
 	}
 	if err != nil {
 		return err
@@ -188,25 +188,6 @@ func (c *cli) tellOfStatement(s *statement.Statement, w *statementWish, key *sta
 		return
 	}
 	c.say("signed with key %s: %s", key.ID(), printable(w.sig))
-}
-
-// writeSynced writes a file that is never seen half written, and stays once it
-// is there. Nobody but its owner may read it: it is about people's customers.
-func writeSynced(path string, data []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write %q: %w", path, err)
-	}
-	_, writeErr := file.Write(data)
-	err = errors.Join(writeErr, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-		return fmt.Errorf("write %q: %w", path, err)
-	}
-	return nil
 }
 
 // statementKeyPath is where the private key lies, and whether it may be made.

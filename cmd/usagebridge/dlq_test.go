@@ -299,10 +299,10 @@ func TestAnExportHasALineForEachLetterOldestFirst(t *testing.T) {
 func TestHalfAnExportReplacesNoFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "letters.ndjson")
 	broken := errors.New("broken")
-	if err := writeWhole(path, func(w io.Writer) error { _, err := w.Write([]byte("whole")); return err }); err != nil {
+	if err := writeWhole("--out", path, func(w io.Writer) error { _, err := w.Write([]byte("whole")); return err }); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeWhole(path, func(w io.Writer) error { _, _ = w.Write([]byte("half")); return broken }); !errors.Is(err, broken) {
+	if err := writeWhole("--out", path, func(w io.Writer) error { _, _ = w.Write([]byte("half")); return broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)
 	}
 	if content, err := os.ReadFile(path); err != nil || string(content) != "whole" {

@@ -185,7 +185,7 @@ func (s *search) surround(ctx context.Context, x *explanation, o *occurrence) (e
 func (s *search) original(ctx context.Context, replayOf string) (*original, error) {
 	arrival, err := event.ParseArrival(replayOf)
 	if err != nil {
-		return nil, nil //nolint:nilerr,nilnil // it names none
+		return nil, nil //nolint:nilerr // it names none
 	}
 	first := &original{Place: broker.EventsStream(s.vendor.Name) + "/" + arrival.String()}
 	m, err := s.app.broker.Message(ctx, s.vendor.Name, arrival.Sequence())
@@ -278,7 +278,7 @@ func (s *search) letterOf(ctx context.Context, o *occurrence) (*broker.StoredLet
 	}
 	place := o.message.Stream + "/" + o.event.Arrival.String()
 	if place == o.place() {
-		return nil, nil //nolint:nilnil // the absence of a letter is no error
+		return nil, nil // the absence of a letter is no error
 	}
 	// A figure that was given up is parked where its original arrived.
 	letter, err = s.letter(ctx, place)
@@ -292,7 +292,7 @@ func (s *search) letterOf(ctx context.Context, o *occurrence) (*broker.StoredLet
 func (s *search) letter(ctx context.Context, id string) (*broker.StoredLetter, error) {
 	l, err := s.app.broker.Letter(ctx, id)
 	if errors.Is(err, broker.ErrNoLetter) {
-		return nil, nil //nolint:nilnil // the absence of a letter is no error
+		return nil, nil // the absence of a letter is no error
 	}
 	if err != nil {
 		return nil, err

@@ -283,7 +283,7 @@ func paragraph(sentence string, width int) string {
 // pieces are the words of a sentence; what is in backquotes is one.
 func pieces(sentence string) (list []string) {
 	quoted := false
-	for _, word := range strings.Split(sentence, " ") {
+	for word := range strings.SplitSeq(sentence, " ") {
 		if quoted {
 			list[len(list)-1] += " " + word
 		} else {

@@ -272,8 +272,8 @@ func TestAnEventThatBreaksTheContractIsFoundByItsName(t *testing.T) {
 // last explains the newest occurrence of an event of the log.
 func (w *workshop) last(t *testing.T, id string) explanation {
 	t.Helper()
-	for i := len(w.log) - 1; i >= 0; i-- {
-		if o := w.log[i]; o.id == id {
+	for _, o := range slices.Backward(w.log) {
+		if o.id == id {
 			h := w.history(o.operations[0].Key)
 			return h.explain(&o, o.operations[0], nil)
 		}

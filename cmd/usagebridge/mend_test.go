@@ -296,7 +296,7 @@ func TestTenThousandBrokenEventsAreMendedAndReplayedThroughCancelAndKill(t *test
 	kill()
 	m.env = append(m.env, "USAGEBRIDGE_TOO_OLD=0")
 	kill = m.worker()
-	defer func() { kill() }()
+	defer kill()
 	var jobs []string
 	for way := range ways {
 		if m.letters()[ways[way].reason] > 0 {
@@ -413,7 +413,7 @@ func TestASnapshotOfTwentyThousandCountsEndsRight(t *testing.T) {
 	}
 	kill()
 	kill = s.worker()
-	defer func() { kill() }()
+	defer kill()
 	send("month/7", event.TypeSnapshot, begun.Add(time.Minute), list[7])
 	wrong := ""
 	eventuallyTrue(t, 2*time.Minute, "every key has its figure or 0: "+wrong, func() bool {

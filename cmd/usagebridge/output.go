@@ -2,7 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,4 +69,30 @@ func parseIntegration(name string) (vendor, organization string, err error) {
 		return "", "", usagef("integration %q: want vendor/organization, such as acme/msp-0042", name)
 	}
 	return vendor, organization, nil
+}
+
+// writeWhole writes the file that a flag names. It is never seen half written,
+// and stays once it is there. Nobody but its owner may read it: it is about
+// people's customers.
+func writeWhole(flag, path string, write func(io.Writer) error) error {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return usagef("%s %s: %w", flag, path, err)
+	}
+	defer func() { _ = os.Remove(file.Name()) }() // it is gone already if all went well
+	if err := errors.Join(write(file), file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file.Name(), path); err != nil {
+		return usagef("%s %s: %w", flag, path, err)
+	}
+	return nil
+}
+
+// writing writes what is in memory already.
+func writing(data []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
 }

@@ -21,7 +21,7 @@ func BenchmarkFold(b *testing.B) {
 		return list
 	}
 	b.Run("Apply", func(b *testing.B) {
-		s := shelf{}
+		s := ledger.Shelf{}
 		for i := range b.N {
 			op := next(i)[0]
 			e := s.Entry(op.Key)
@@ -30,7 +30,7 @@ func BenchmarkFold(b *testing.B) {
 		}
 	})
 	b.Run("Fold", func(b *testing.B) {
-		s, rules := shelf{}, &ledger.Rules{}
+		s, rules := ledger.Shelf{}, &ledger.Rules{}
 		for i := range b.N {
 			_, _ = ledger.Fold(s, next(i), rules, now)
 		}

@@ -16,36 +16,21 @@ import (
 )
 
 // shelf is a ledger in memory.
-type shelf map[ledger.Key]ledger.Entry
+type shelf struct{ ledger.Shelf }
 
-func (s shelf) Entry(key ledger.Key) ledger.Entry {
-	if e, ok := s[key]; ok {
-		return e
-	}
-	return ledger.Entry{Key: key}
-}
-
-func (s shelf) Put(e ledger.Entry) { s[e.Key] = e }
-
-func (s shelf) Counts(scope ledger.Key, yield func(ledger.Key)) {
-	for _, key := range slices.Collect(maps.Keys(s)) {
-		if key.In(scope) {
-			yield(key)
-		}
-	}
-}
+func newShelf() shelf { return shelf{ledger.Shelf{}} }
 
 func (s shelf) reviewAll(rules *ledger.Rules) {
-	for _, key := range slices.Collect(maps.Keys(s)) {
-		ledger.Review(s, key, rules, now)
+	for _, key := range slices.Collect(maps.Keys(s.Shelf)) {
+		ledger.Review(s.Shelf, key, rules, now)
 	}
 }
 
 // fold folds an event and does what a worker does when a snapshot is complete.
 func (s shelf) fold(ops []ledger.Operation, rules *ledger.Rules) (ledger.Disposition, error) {
-	f, err := ledger.Fold(s, ops, rules, now)
+	f, err := ledger.Fold(s.Shelf, ops, rules, now)
 	for _, scope := range f.Completed {
-		s.Counts(scope, func(key ledger.Key) { ledger.Review(s, key, rules, now) })
+		s.Counts(scope, func(key ledger.Key) { ledger.Review(s.Shelf, key, rules, now) })
 	}
 	return f.Disposition, err
 }
@@ -188,7 +173,7 @@ func TestAnyOrderOfEventsSnapshotsRevertsAndApprovalsEndsWithTheNewestValidFigur
 		}
 		order = rapid.Permutation(order).Draw(t, "order")
 		p := &people{
-			t: t, book: shelf{}, said: said{reverted: map[string]bool{}, figures: map[figureName]bool{}, zeros: map[uint64]bool{}},
+			t: t, book: newShelf(), said: said{reverted: map[string]bool{}, figures: map[figureName]bool{}, zeros: map[uint64]bool{}},
 			rules: &ledger.Rules{Jump: map[string]float64{"s1": 100}},
 			tape:  map[ledger.Key]ledger.Seen{},
 		}
@@ -257,26 +242,26 @@ func (p *people) act(s *story) {
 			p.decide(false)
 		}
 	case "crash":
-		for key, e := range p.book {
+		for key, e := range p.book.Shelf {
 			stored, err := ledger.ParseEntry(key, ledger.AppendEntry(nil, &e))
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			p.book[key] = stored
+			p.book.Shelf[key] = stored
 		}
 		p.book.reviewAll(p.rules)
 	}
 }
 
 func (p *people) keys() []ledger.Key {
-	return slices.SortedFunc(maps.Keys(p.book), func(a, b ledger.Key) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.SortedFunc(maps.Keys(p.book.Shelf), func(a, b ledger.Key) int { return cmp.Compare(a.String(), b.String()) })
 }
 
 // decide releases or refuses everything that waits at some key.
 func (p *people) decide(release bool) bool {
 	var waiting []ledger.Key
 	for _, key := range p.keys() {
-		e := p.book[key]
+		e := p.book.Shelf[key]
 		if e.State == ledger.Held && e.Reason == ledger.Approval {
 			waiting = append(waiting, key)
 		}
@@ -286,7 +271,7 @@ func (p *people) decide(release bool) bool {
 	}
 	key := rapid.SampledFrom(waiting).Draw(p.t, "decided")
 	p.say(func(r *ledger.Rules) {
-		for _, s := range p.book[key].Seen {
+		for _, s := range p.book.Shelf[key].Seen {
 			switch id := ledger.ApprovalID(key, s); {
 			case s.Waits == ledger.NoWait:
 				continue
@@ -301,7 +286,7 @@ func (p *people) decide(release bool) bool {
 			}
 		}
 	})
-	if e := p.book[key]; release && e.State == ledger.Held && e.Reason == ledger.Approval {
+	if e := p.book.Shelf[key]; release && e.State == ledger.Held && e.Reason == ledger.Approval {
 		p.t.Fatalf("%s is still held for approval after all that waited was released: %+v", key, e.Seen)
 	}
 	return true
@@ -312,7 +297,7 @@ func (p *people) approveAll() bool { return p.decide(true) }
 // send delivers a key, and checks that no older figure follows a newer one
 // that still counts.
 func (p *people) send(s *story, key ledger.Key) {
-	e := p.book[key]
+	e := p.book.Shelf[key]
 	if e.State != ledger.Dirty {
 		return
 	}
@@ -325,7 +310,7 @@ func (p *people) send(s *story, key ledger.Key) {
 		p.t.Fatalf("%s: %+v was sent after %+v, which is newer and valid", key, figure, last)
 	}
 	p.tape[key] = figure
-	p.book[key] = e.Accept(figure, ledger.Receipt{}, ledger.Answer{At: now.Add(time.Second).UnixNano(), Status: 200})
+	p.book.Shelf[key] = e.Accept(figure, ledger.Receipt{}, ledger.Answer{At: now.Add(time.Second).UnixNano(), Status: 200})
 }
 
 // valid says whether nobody has taken the figure back.
@@ -351,7 +336,7 @@ func figureAt(event, when, units int) []ledger.Operation {
 }
 
 func TestWhatARefusedFigureHadHiddenIsJudgedInItsTurn(t *testing.T) {
-	s, rules := shelf{}, &ledger.Rules{Jump: map[string]float64{"s1": 10}}
+	s, rules := newShelf(), &ledger.Rules{Jump: map[string]float64{"s1": 10}}
 	for _, ops := range [][]ledger.Operation{figureAt(1, 10, 5), figureAt(2, 30, 9000), figureAt(3, 20, 8000)} {
 		if _, err := s.fold(ops, rules); err != nil {
 			t.Fatal(err)
@@ -376,7 +361,7 @@ func TestWhatARefusedFigureHadHiddenIsJudgedInItsTurn(t *testing.T) {
 }
 
 func TestANamedFigureThatIsForgottenIsNoConflictWhenItsPartComesAgain(t *testing.T) {
-	s := shelf{}
+	s := newShelf()
 	part := append(figureAt(1, 10, 5), ledger.Operation{
 		Key: ledger.ScopeKey("o", ""), Version: ledger.Version{Time: 10, Arrival: 1}, Event: 1, Part: &ledger.Part{Number: 1, Of: 1},
 	})
@@ -408,7 +393,7 @@ func TestWhatContradictsAPartIsAConflict(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := shelf{}
+			s := newShelf()
 			if _, err := s.fold([]ledger.Operation{scope}, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -420,7 +405,7 @@ func TestWhatContradictsAPartIsAConflict(t *testing.T) {
 			if what != ledger.Dead || !errors.Is(err, ledger.ErrConflict) {
 				t.Errorf("got %s, %v; want dead, a conflict", what, err)
 			}
-			if _, folded := s[count(1, 1)]; folded {
+			if _, folded := s.Shelf[count(1, 1)]; folded {
 				t.Error("a figure of the part that conflicts was folded")
 			}
 		})
