@@ -265,17 +265,9 @@ func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome, generation int) (n
 	answer := ledger.Answer{At: o.Answer.At.UnixNano(), Status: o.Answer.Status, Message: o.Answer.Message}
 	switch o.Verdict.Ruling {
 	case delivery.Delivered:
-		if e.Delivered.At != o.Task.Before && e.Delivered.At != answer.At {
-			// Another worker delivered a figure while this call was under way.
-			// Which one the partner took last is unknown: send the newest
-			// again.
-			next = e.Release()
-			next.Since = w.now.UnixNano()
-			return next, true
-		}
-		next = e.Accept(o.Task.Figure, ledger.Receipt{
+		next = e.Take(o.Task.Figure, o.Task.Before, ledger.Receipt{
 			RequestID: o.Answer.RequestID, Generation: o.Task.Generation, Unbuilt: o.Task.NoBuild,
-		}, answer)
+		}, answer, w.now)
 		if doubted, changed := next.Doubt(generation, w.now); changed {
 			return doubted, true // the partner has lost it while the call was under way
 		}
