@@ -2,15 +2,14 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/usagebridge/usagebridge/consumers/status"
+	"github.com/usagebridge/usagebridge/consumers/deadletter"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
@@ -78,31 +77,7 @@ func (o *occurrence) operate() {
 // identity reads the id and the source of an event that may be broken
 // otherwise, as far as they are there.
 func identity(header map[string][]string, body []byte) (id, source string) {
-	var envelope struct {
-		ID     any `json:"id"`
-		Source any `json:"source"`
-	}
-	for name, values := range header {
-		if len(values) == 0 {
-			continue
-		}
-		value, err := url.PathUnescape(values[0])
-		if err != nil {
-			value = values[0]
-		}
-		switch strings.ToLower(name) {
-		case "ce-id":
-			id = value
-		case "ce-source":
-			source = value
-		}
-	}
-	if id != "" || source != "" || json.Unmarshal(body, &envelope) != nil {
-		return id, source
-	}
-	id, _ = envelope.ID.(string)
-	source, _ = envelope.Source.(string)
-	return id, source
+	return deadletter.Identity(&event.Letter{Original: event.Message{Header: header, Data: body}})
 }
 
 // mayName says whether a message can hold an event with the id, at a fraction

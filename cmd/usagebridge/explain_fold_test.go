@@ -248,3 +248,29 @@ func TestToldAgainAKeyEndsWhereTheWorkerHasIt(t *testing.T) {
 		}
 	})
 }
+
+func TestToldAgainASnapshotThatWasGivenUpZeroesNothing(t *testing.T) {
+	w := newWorkshop()
+	key := ledger.CountKey("msp-1", "a1", "s2")
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	for i := range 5 { // longer than the patience
+		w.publish(countOf(fmt.Sprint("x-", i), "a1", "s2", 1, 5, ""))
+	}
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	if e := w.history(key).refold().Entry(key); e.Seen[0].Value.Units == 0 {
+		t.Errorf("got 0 desired, want 5: the first part had been given up before the second came")
+	}
+}
+
+func TestToldAgainAContradictionChangesNothingEvenIfItsLetterHasGone(t *testing.T) {
+	w := newWorkshop()
+	key := ledger.CountKey("msp-1", "a1", "s2")
+	w.publish(snapshotOf("month", "", 2, 1, 2, "", unitsOf("a1", "s1", 1)))
+	w.publish(snapshotOf("month", "", 2, 1, 2, "", unitsOf("a1", "s2", 7)))
+	w.dead = nil
+	course := w.history(key).refold()
+	if e := course.Entry(key); len(e.Seen) > 0 || len(course.steps) != 1 || course.steps[0].disposition != ledger.Dead {
+		t.Errorf("got %+v after %+v, want no figure and one dead event", e.Seen, course.steps)
+	}
+}

@@ -321,6 +321,12 @@ func TestAnEventOfAnUndoneBackfillThatNoWorkerHasTakenIsNotFolded(t *testing.T) 
 	w.say(backfillKey("acme", "b1"), reverted)
 	w.publish(countOf("e-1", "a1", "s2", 2, 6, "b1"))
 	expect(t, w.last(t, "e-1"), ledger.Superseded, false, "its backfill had been undone")
+	w.publish(countOf("e-2", "a1", "s2", 3, 7, "b1"))
+	delete(w.entries, ledger.CountKey("msp-1", "a1", "s2"))
+	first := w.log[0].operations[0].Arrival
+	w.Put(ledger.Entry{Key: ledger.BackfillKey("msp-1", "b1"), Register: &ledger.Register{First: first, Last: first}})
+	expect(t, w.last(t, "e-1"), ledger.Superseded, false, "its backfill had been undone")
+	expect(t, w.last(t, "e-2"), "", false, "not folded yet")
 	delete(w.entries, ledger.BackfillKey("msp-1", "b1"))
 	expect(t, w.last(t, "e-1"), "", false, "not folded yet")
 	w.record.Stopped = &stop{By: "ann", Why: "flood.", At: noon}
