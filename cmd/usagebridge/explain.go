@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/consumers/deadletter"
+	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
