@@ -73,7 +73,8 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 
 		SnapshotPatience: a.config.SnapshotPatience,
 		DeadShare:        a.config.DeadLetterShare,
-		Flooded:          func(ctx context.Context, vendor string, f worker.Flood) { e.rules.flooded(ctx, vendor, f) },
+		Rules:            a.config.rules(nil, nil),
+		Flooded:          func(vendor string, f worker.Flood) { e.rules.flooded(vendor, f) },
 	})
 	if e.rules, err = newRulebook(ctx, e); err != nil {
 		return nil, err

@@ -109,6 +109,13 @@ func (h *history) undone(backfill uint64) *decision {
 	return nil
 }
 
+// refused says whether somebody has refused the figure that an event had for
+// the key.
+func (h *history) refused(key ledger.Key, event uint64) bool {
+	id := ledger.ApprovalID(key, ledger.Seen{Event: event, Waits: ledger.Jumped})
+	return slices.ContainsFunc(h.words, func(w word) bool { return w.approval == id && w.decision.Verdict == refused })
+}
+
 // course is the life of one key, told again: the part of the ledger that it
 // needs (ledger.Book), and what every event did to it.
 type course struct {

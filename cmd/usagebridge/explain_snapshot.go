@@ -248,7 +248,7 @@ func (h *history) countFigures(each entries, op ledger.Operation, wanted func(*l
 		}
 		if e.Key.In(h.key) && wanted(e) {
 			t.keys++
-			if t.add(e, op, undone) {
+			if t.add(e, op, undone || h.refused(e.Key, op.Event)) {
 				open = append(open, ledger.Entry{Key: e.Key, State: e.State, Reason: e.Reason})
 			}
 		}
@@ -272,7 +272,7 @@ func (h *history) countFigures(each entries, op ledger.Operation, wanted func(*l
 }
 
 // add says whether the snapshot's figure is the desired one.
-func (t *snapshotTally) add(e *ledger.Entry, op ledger.Operation, undone bool) (desired bool) {
+func (t *snapshotTally) add(e *ledger.Entry, op ledger.Operation, withdrawn bool) (desired bool) {
 	at := slices.IndexFunc(e.Seen, func(s ledger.Seen) bool { return s.Event == op.Event })
 	if at >= 0 {
 		what := e.Seen[at].Disposition
@@ -282,7 +282,7 @@ func (t *snapshotTally) add(e *ledger.Entry, op ledger.Operation, undone bool) (
 	case at == 0:
 		t.figures.Desired++
 		return true
-	case undone, slices.Contains(e.Refused, op.Event):
+	case withdrawn:
 		t.figures.Withdrawn++
 	case ok && newest.Version.Compare(op.Version) > 0:
 		t.figures.Overtaken++

@@ -75,6 +75,7 @@ type rulebook struct {
 	vendors   *broker.Bucket[vendorRecord]
 	decisions *broker.Bucket[decision]
 	changed   chan struct{}
+	floods    chan flood
 
 	mu      sync.Mutex
 	records map[string]*vendorRecord       // by vendor
@@ -84,7 +85,7 @@ type rulebook struct {
 
 func newRulebook(ctx context.Context, e *engine) (*rulebook, error) {
 	b := &rulebook{
-		engine: e, changed: make(chan struct{}, 1),
+		engine: e, changed: make(chan struct{}, 1), floods: make(chan flood, 64),
 		records: map[string]*vendorRecord{}, words: map[string]map[string]decision{}, told: map[string]*ledger.Rules{},
 	}
 	var err error
@@ -112,13 +113,6 @@ func (b *rulebook) read(ctx context.Context) error {
 	}
 	for key, word := range words {
 		b.setWord(key, &word)
-	}
-	known, err := b.engine.app.broker.Vendors(ctx)
-	if err != nil {
-		return err
-	}
-	for _, v := range known {
-		b.touch(v.Name)
 	}
 	b.tell()
 	return nil
@@ -152,14 +146,6 @@ func (b *rulebook) setWord(key string, word *decision) {
 		return
 	}
 	b.words[vendor][key] = *word
-}
-
-func (b *rulebook) touch(vendor string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, ok := b.records[vendor]; !ok {
-		b.records[vendor] = nil
-	}
 }
 
 // settling is how long changes are gathered before the worker is told: many
@@ -196,6 +182,16 @@ func (b *rulebook) run(ctx context.Context) error {
 			case <-time.After(settling):
 			}
 			b.tell()
+		}
+	})
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case f := <-b.floods:
+				b.record(ctx, f)
+			}
 		}
 	})
 	return group.Wait()
@@ -261,24 +257,41 @@ func (c *Config) rules(record *vendorRecord, words map[string]decision) *ledger.
 	return rules
 }
 
-// flooded stops a vendor everywhere because one worker saw a flood.
-func (b *rulebook) flooded(ctx context.Context, vendor string, f worker.Flood) {
+// flooded stops a vendor everywhere because this worker saw a flood: here at
+// once, elsewhere when it is on record.
+func (b *rulebook) flooded(vendor string, f worker.Flood) {
 	why := fmt.Sprintf("%d of the last %d events were dead (partition %d, worker %s)", f.Dead, f.Of, f.Partition, f.Worker)
 	word := stop{By: "worker " + f.Worker, Why: why, At: f.At}
-	b.hold(vendor, &word) // whatever else is told before the record comes back
+	b.hold(vendor, &word)
+	select {
+	case b.floods <- flood{vendor, word}:
+	default:
+		b.engine.app.log.Error("flood not recorded: other workers go on", "vendor", vendor)
+	}
+}
+
+// flood is a vendor that is to be stopped everywhere.
+type flood struct {
+	vendor string
+	word   stop
+}
+
+// record puts a flood on record, however long that takes.
+func (b *rulebook) record(ctx context.Context, f flood) {
+	forever := backoff.NewExponentialBackOff(backoff.WithMaxElapsedTime(0), backoff.WithMaxInterval(10*time.Second))
 	err := backoff.Retry(func() error {
-		return b.engine.app.changeVendor(ctx, vendor, func(r *vendorRecord) error {
+		return b.engine.app.changeVendor(ctx, f.vendor, func(r *vendorRecord) error {
 			if r.Stopped == nil {
-				r.Stopped = &word
+				r.Stopped = &f.word
 			}
 			return nil
 		})
-	}, backoff.WithContext(backoff.NewExponentialBackOff(), ctx))
+	}, backoff.WithContext(forever, ctx))
 	if err == nil {
-		err = b.engine.app.audit(ctx, action{Actor: word.By, Action: "stopped", Vendor: vendor, Why: why, At: f.At})
+		err = b.engine.app.audit(ctx, action{Actor: f.word.By, Action: "stopped", Vendor: f.vendor, Why: f.word.Why, At: f.word.At})
 	}
 	if err != nil {
-		b.engine.app.log.Error("flood not recorded: other workers go on", "vendor", vendor, "err", err)
+		b.engine.app.log.Error("flood not on record", "vendor", f.vendor, "err", err)
 	}
 }
 

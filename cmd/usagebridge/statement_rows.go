@@ -32,6 +32,7 @@ type books struct {
 	posted               map[ledger.Key]bool          // those of them that the partner had
 	backfills            map[uint64]string            // id by digest
 	keepers              []ledger.Entry               // what is known of snapshots and backfills
+	rules                *ledger.Rules                // what people had said by then
 }
 
 // line is one key as of the statement's time.
@@ -213,10 +214,10 @@ func (a *app) linesThen(ctx context.Context, b *books, record *status.Integratio
 		return nil, err
 	}
 	limits := a.config.limits()
-	f := newRefolding(b, limits.Ahead)
-	if f.rules, err = a.rulesOf(ctx, b.vendor, b.asOf); err != nil {
+	if b.rules, err = a.rulesOf(ctx, b.vendor, b.asOf); err != nil {
 		return nil, err
 	}
+	f := newRefolding(b, limits.Ahead)
 	if err := a.broker.Calls(ctx, b.vendor, b.organization, broker.CallFilter{}, func(c ledger.Call) error {
 		f.note(c)
 		return nil
@@ -305,7 +306,6 @@ func (a *app) postureAt(ctx context.Context, b *books, record *status.Integratio
 type refolding struct {
 	books    *books
 	ahead    time.Duration // how far an event's time may be after its arrival
-	rules    *ledger.Rules // what people had said by then
 	lines    map[ledger.Key]*line
 	keepers  map[ledger.Key]ledger.Entry  // of snapshots and backfills
 	calls    map[ledger.Key][]ledger.Call // not folded yet
@@ -316,7 +316,7 @@ type refolding struct {
 
 func newRefolding(b *books, ahead time.Duration) *refolding {
 	return &refolding{
-		books: b, ahead: ahead, rules: &ledger.Rules{Reverted: map[uint64]bool{}}, lines: map[ledger.Key]*line{}, keepers: map[ledger.Key]ledger.Entry{},
+		books: b, ahead: ahead, lines: map[ledger.Key]*line{}, keepers: map[ledger.Key]ledger.Entry{},
 		calls: map[ledger.Key][]ledger.Call{}, accepted: map[ledger.Key]ledger.Call{}, replayed: map[uint64]bool{},
 	}
 }
@@ -373,7 +373,7 @@ func (f *refolding) begin() {
 // beginning, and of backfills that were undone by the statement's time.
 func (f *refolding) beginKeeper(stored *ledger.Entry) {
 	if r := stored.Register; r != nil && r.Reverted != 0 && !moment(r.Reverted).After(f.books.asOf) {
-		f.rules.Reverted[ledger.BackfillDigest(stored.Key.Service)] = true
+		f.books.rules.Reverted[ledger.BackfillDigest(stored.Key.Service)] = true
 	}
 	keeper := ledger.Entry{Key: stored.Key}
 	for _, s := range stored.Snapshots {
@@ -403,12 +403,12 @@ func (f *refolding) unrecorded(stored *ledger.Entry) (c ledger.Call, ok bool) {
 // take folds one event. Events come in the order of the log.
 func (f *refolding) take(o *occurrence) {
 	f.at = &o.message
-	folded, err := ledger.Fold(f, o.operations, f.rules, o.message.Stored)
+	folded, err := ledger.Fold(f, o.operations, f.books.rules, o.message.Stored)
 	if err != nil {
 		return // a conflict changes nothing
 	}
 	for _, scope := range folded.Completed {
-		f.Counts(scope, func(key ledger.Key) { ledger.Review(f, key, f.rules, o.message.Stored) })
+		f.Counts(scope, func(key ledger.Key) { ledger.Review(f, key, f.books.rules, o.message.Stored) })
 	}
 }
 
@@ -521,11 +521,7 @@ func (f *refolding) certainFigure(l *line) bool {
 	case !b.events.has(figure.Arrival) && f.replayed[figure.Event]:
 		return false // its own message has gone, and it may have come with the replay
 	}
-	stored := b.entries[l.entry.Key]
-	if stored != nil && slices.Contains(stored.Refused, figure.Event) {
-		return false // a person has refused it, before or after
-	}
-	return !f.forgotten(stored, figure.Version)
+	return !f.forgotten(b.entries[l.entry.Key], figure.Version)
 }
 
 // certainAnswer says whether no other call can have been the last accepted.

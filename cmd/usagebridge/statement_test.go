@@ -24,6 +24,7 @@ func booksOf(asOf time.Time, entries ...*ledger.Entry) *books {
 		vendor: "acme", organization: "msp-1", asOf: asOf, events: reach{first: 1}, synclog: reach{first: 1},
 		posture: posture{known: true, status: status.Connected}, entries: map[ledger.Key]*ledger.Entry{},
 		posted: map[ledger.Key]bool{testKey.AccountKey(): true, testKey.ServiceKey(): true}, backfills: map[uint64]string{},
+		rules: &ledger.Rules{Reverted: map[uint64]bool{}},
 	}
 	for _, e := range entries {
 		b.entries[e.Key] = e
@@ -169,12 +170,14 @@ func TestAFigureThatWasReplayedLaterIsNotTakenForOneThatWasKnown(t *testing.T) {
 	expectRows(t, "the replay came after", rowsAt(b, []occurrence{log[2]}), "backup=1 by e-1, accepted nothing by ?, dirty, not certain")
 }
 
-func TestAFigureThatAPersonHasRefusedIsNotCertain(t *testing.T) {
-	log := logOf(told{"e-1", 1, 1}, told{"e-2", 2, 2})
-	entry := entryOf(log[:1])
-	entry.Refused = []uint64{log[1].event.Digest()}
-	expectRows(t, "refused at some time", rowsAt(booksOf(stored(9), entry), log), "backup=2 by e-2, accepted nothing by ?, dirty, not certain")
-	expectRows(t, "before it came", rowsAt(booksOf(stored(1), entry), log), "backup=1 by e-1, accepted nothing by ?, dirty")
+func TestAFigureThatAPersonHadRefusedByThenIsNotShown(t *testing.T) {
+	log := logOf(told{"e-1", 1, 1}, told{"e-2", 2, 200})
+	b := booksOf(stored(9), entryOf(log[:1]))
+	b.rules.Jump = map[string]float64{"backup": 10}
+	expectRows(t, "before anybody says anything", rowsAt(b, log), "backup=200 by e-2, accepted nothing by ?, held approval")
+	jumped := ledger.Seen{Event: log[1].event.Digest(), Waits: ledger.Jumped}
+	b.rules.Verdicts = map[uint64]bool{ledger.ApprovalID(testKey, jumped): false}
+	expectRows(t, "refused", rowsAt(b, log), "backup=1 by e-1, accepted nothing by ?, dirty")
 }
 
 func TestACallThatTheSyncLogHasLostIsTakenFromTheEntry(t *testing.T) {

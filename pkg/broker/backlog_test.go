@@ -1,6 +1,9 @@
 package broker
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestTheBacklogIsWhatNobodyHasAcknowledged(t *testing.T) {
 	b := open(t, 4)
@@ -11,8 +14,16 @@ func TestTheBacklogIsWhatNobodyHasAcknowledged(t *testing.T) {
 	}
 	check := func(when string, want uint64) {
 		t.Helper()
-		if got, err := b.Backlog(t.Context(), "acme"); err != nil || got != want {
-			t.Errorf("backlog %s: got %d and %v, want %d", when, got, err, want)
+		deadline := time.Now().Add(10 * time.Second) // the server counts a moment later
+		for {
+			got, err := b.Backlog(t.Context(), "acme")
+			if err == nil && got == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("backlog %s: got %d and %v, want %d", when, got, err, want)
+			}
+			<-time.After(10 * time.Millisecond)
 		}
 	}
 	check("before anybody reads", 3)

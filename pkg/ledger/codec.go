@@ -21,7 +21,6 @@ type wireEntry struct {
 	Next      int64          `json:"next"`
 	Since     int64          `json:"since"`
 	Answer    *wireAnswer    `json:"answer"`
-	Refused   []string       `json:"refused"`
 	Snapshots []wireSnapshot `json:"snapshots"`
 	Register  *wireRegister  `json:"register"`
 }
@@ -125,12 +124,6 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		dst = appendText(dst, `,"m":`, a.Message)
 		dst = append(dst, '}')
 	}
-	for i, event := range e.Refused {
-		dst = appendDigest(append(dst, []string{`,"refused":[`, `,`}[min(i, 1)]...), event)
-		if i == len(e.Refused)-1 {
-			dst = append(dst, ']')
-		}
-	}
 	if len(e.Snapshots) > 0 {
 		dst = appendJSON(append(dst, `,"snapshots":`...), wireSnapshots(e.Snapshots))
 	}
@@ -225,9 +218,6 @@ func ParseEntry(key Key, data []byte) (Entry, error) {
 		if s.Backfill != "" {
 			e.Seen[i].Backfill = digests.read(s.Backfill)
 		}
-	}
-	for _, text := range w.Refused {
-		e.Refused = append(e.Refused, digests.read(text))
 	}
 	e.Snapshots = digests.snapshots(w.Snapshots)
 	e.Register = (*Register)(w.Register)

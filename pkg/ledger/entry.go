@@ -101,11 +101,8 @@ type Entry struct {
 	Next      int64      // when the next attempt is due (Retrying), nanoseconds since 1970 UTC
 	// Since is when the partner last stopped having the desired value, or 0
 	// when it has it: the age of a dirty key counts from here.
-	Since  int64
-	Answer Answer
-	// Refused remembers the digests of the last events whose figure a person
-	// refused: a snapshot among them did name the key.
-	Refused  []uint64
+	Since    int64
+	Answer   Answer
 	Revision uint64 // of the stored entry; 0: not stored yet. The store sets it.
 
 	Snapshots []Snapshot // of a Scope alone: the newest first
@@ -117,8 +114,7 @@ const (
 	maxTied = 32 // bound on remembered events of one single time
 	// maxBases bounds the older figures that are remembered because a person
 	// may yet take back all that is above them.
-	maxBases   = 12
-	maxRefused = 8
+	maxBases = 12
 	// maxTiedCatalog is that bound for accounts and services. Their longest
 	// properties take 34 KiB each once they are stored, and an entry must fit
 	// into a message of 1 MiB or it could never be stored again.
@@ -237,7 +233,7 @@ func (e *Entry) repeat(i int, op Operation, now time.Time) (Entry, Disposition, 
 		next.Delivered.Arrival = op.Arrival
 	}
 	slices.SortFunc(next.Seen, func(a, b Seen) int { return b.Version.Compare(a.Version) })
-	if next.Seen[0].Value != before.Value {
+	if is := next.Seen[0]; is.Value != before.Value || is.Event != before.Event && e.State == Failed {
 		next.want(now)
 	}
 	return next, Duplicate, nil
@@ -254,8 +250,8 @@ func keeps(seen []Seen, at int, when int64) bool {
 
 // trim forgets the oldest events beyond what the entry promises to remember:
 // beside the newest, of every backfill the newest figure, of those that wait
-// the newest, and the newest of all the others. What a person takes back must
-// uncover what was there before.
+// the newest, and the newest of all the others, which nobody can take back.
+// What a person takes back must uncover what was there before.
 func (e *Entry) trim() {
 	n := len(e.Seen)
 	for n > minSeen && !keeps(e.Seen, n-1, e.Seen[n-1].Time) {
@@ -266,13 +262,21 @@ func (e *Entry) trim() {
 		most = maxTiedCatalog
 	}
 	kept := e.Seen[:n:n]
-	for _, s := range e.Seen[n:] {
-		if len(kept) < most && s.Time != newest.Time && !slices.ContainsFunc(kept, s.standsUnder) {
+	firm := slices.IndexFunc(e.Seen, Seen.stands)
+	for i := n; i < len(e.Seen); i++ {
+		s := e.Seen[i]
+		if firm >= 0 && i > firm && s.Time != e.Seen[firm].Time {
+			break // can never be uncovered
+		}
+		if s.Time != newest.Time && (i == firm || len(kept) < most && !slices.ContainsFunc(kept, s.standsUnder)) {
 			kept = append(kept, s)
 		}
 	}
 	e.Seen = kept
 }
+
+// stands says whether nobody can take the figure back.
+func (s Seen) stands() bool { return s.Backfill == 0 && s.Waits == NoWait }
 
 // standsUnder says whether s, which is older than t or as old, can never be
 // uncovered by a person who takes something back: what takes back t takes back

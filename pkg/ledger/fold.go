@@ -40,6 +40,12 @@ func (r *Rules) refused(id uint64) bool {
 	return known && !released
 }
 
+// RefusedFigure says whether a person has refused the figure that the event had
+// for the key.
+func (r *Rules) RefusedFigure(key Key, event uint64) bool {
+	return r != nil && len(r.Verdicts) > 0 && r.refused(ApprovalID(key, Seen{Event: event, Waits: Jumped}))
+}
+
 func (r *Rules) reverted(backfill uint64) bool {
 	return r != nil && backfill != 0 && r.Reverted[backfill]
 }
@@ -102,6 +108,7 @@ type Folded struct {
 	Disposition Disposition
 	Figures     []Key // to look at: it changed their entries, or had before a crash
 	Completed   []Key // scopes of which a snapshot is complete now: Review every count in them
+	Lost        int   // snapshots that were given up, because too many had missing parts
 }
 
 // Fold folds the operations of one event into the book: all or, with an error
@@ -128,6 +135,12 @@ func conflict(b Book, op Operation, rules *Rules, now time.Time) error {
 		return nil // it will have no effect
 	}
 	e := b.Entry(op.Key)
+	return e.Contradicts(op, now)
+}
+
+// Contradicts gives an error that wraps ErrConflict when the operation belongs
+// to an event, or to a part of a snapshot, that came before with other content.
+func (e *Entry) Contradicts(op Operation, now time.Time) error {
 	if op.Part != nil {
 		_, _, _, err := e.take(op, now)
 		return err
@@ -142,9 +155,11 @@ func conflict(b Book, op Operation, rules *Rules, now time.Time) error {
 
 func (f *Folded) fold(b Book, op Operation, rules *Rules, now time.Time) {
 	if op.Backfill != "" {
-		e := b.Entry(BackfillKey(op.Key.Organization, op.Backfill))
-		if next, changed := e.note(BackfillKey(op.Key.Organization, op.Backfill), op.Arrival); changed {
+		key := BackfillKey(op.Key.Organization, op.Backfill)
+		e := b.Entry(key)
+		if next, changed := e.note(key, op.Arrival); changed {
 			b.Put(next)
+			Review(b, key, rules, now)
 		}
 		if rules.reverted(BackfillDigest(op.Backfill)) {
 			f.Disposition = strongest(f.Disposition, Superseded)
@@ -175,9 +190,7 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 	if op.Key.Kind == Count {
 		for _, scope := range op.Key.scopes() {
 			keeper := b.Entry(scope)
-			if mark, ok := keeper.mark(rules, e); ok && op.Version.Compare(mark.Version) < 0 {
-				current = current.cover(&mark, mark.wait(rules), true, now)
-			}
+			current = current.covered(&keeper, rules, &op, now)
 		}
 		if rules != nil && (len(rules.Jump) > 0 || len(rules.Verdicts) > 0) {
 			switch released, known := rules.verdict(ApprovalID(op.Key, Seen{Event: op.Event, Waits: Jumped})); {
@@ -192,21 +205,33 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 	if err != nil {
 		return *e, Dead // cannot be: conflict has looked
 	}
+	if what == Duplicate && op.Key.Kind == Count { // it may stand at an earlier arrival now
+		next = next.coverAll(b, rules, now)
+	}
 	return next, what
 }
 
-// jumps says whether the count would be the desired one and differs too much
-// from the newest before it that needs no approval.
-func (e *Entry) jumps(v Version, value Value, rules *Rules) bool {
-	if desired, ok := e.Desired(); ok && v.Compare(desired.Version) < 0 {
-		return false
+// coverAll gives the entry the zeros of the snapshots of its scopes.
+func (e *Entry) coverAll(b Book, rules *Rules, now time.Time) Entry {
+	next := *e
+	for _, scope := range e.Key.scopes() {
+		keeper := b.Entry(scope)
+		next = next.covered(&keeper, rules, nil, now)
 	}
+	return next
+}
+
+// jumps says whether the count differs too much from the newest before it that
+// needs no approval. One that is not the newest is judged, too: it may become
+// desired when another is taken back.
+func (e *Entry) jumps(v Version, value Value, rules *Rules) bool {
 	for _, s := range e.Seen {
 		if s.Waits == NoWait && s.Version.Compare(v) < 0 {
 			return rules.jumps(e.Key.Service, s.Value.Units, value.Units)
 		}
 	}
-	return e.Posted() && rules.jumps(e.Key.Service, e.Delivered.Value.Units, value.Units)
+	before := e.Posted() && e.Delivered.Version.Compare(v) < 0
+	return before && rules.jumps(e.Key.Service, e.Delivered.Value.Units, value.Units)
 }
 
 // wait is what the zeros of the snapshot are to wait for.
@@ -225,7 +250,8 @@ func (f *Folded) takePart(b Book, op Operation, rules *Rules, now time.Time) {
 	if err != nil {
 		return // cannot be: conflict has looked
 	}
-	if mark, ok := e.mark(rules, nil); ok && mark.Version.Compare(op.Version) > 0 && what == Applied {
+	newer := func(s Snapshot) bool { return s.counts(rules) && s.Version.Compare(op.Version) > 0 }
+	if what == Applied && slices.ContainsFunc(e.Snapshots, newer) {
 		what = Superseded
 	}
 	f.Disposition = strongest(f.Disposition, what)
@@ -236,6 +262,7 @@ func (f *Folded) takePart(b Book, op Operation, rules *Rules, now time.Time) {
 		}
 		f.Completed = append(f.Completed, op.Key) // also after a crash between this and the review
 	}
+	f.Lost += max(next.lost()-e.lost(), 0)
 	b.Put(next)
 }
 
@@ -243,12 +270,15 @@ func (f *Folded) takePart(b Book, op Operation, rules *Rules, now time.Time) {
 func (s *Snapshot) weigh(b Book, scope Key, rules *Rules) {
 	b.Counts(scope, func(key Key) {
 		e := b.Entry(key)
-		desired, ok := e.Desired()
-		if !ok || desired.Value == (Value{}) {
+		// Zeros that wait are no figures yet: were they refused, this snapshot
+		// would set to 0 what they had hidden.
+		at := slices.IndexFunc(e.Seen, func(f Seen) bool { return f.Waits == NoWait })
+		if at < 0 || e.Seen[at].Value == (Value{}) {
 			return
 		}
 		s.Keys++
-		if zeroed := e.cover(s, NoWait, false, time.Unix(0, s.Done)); zeroed.Seen[0].Value == (Value{}) {
+		named := slices.ContainsFunc(e.Seen, func(f Seen) bool { return f.Event == s.Event })
+		if !named && e.Seen[at].Version.Compare(s.Version) < 0 {
 			s.Zeros++
 		}
 	})
@@ -279,12 +309,7 @@ func Review(b Book, key Key, rules *Rules, now time.Time) (changed bool) {
 		next.judge(rules, now)
 	}
 	if key.Kind == Count {
-		for _, scope := range key.scopes() {
-			keeper := b.Entry(scope)
-			if mark, ok := keeper.mark(rules, &next); ok {
-				next = next.cover(&mark, mark.wait(rules), false, now)
-			}
-		}
+		next = next.coverAll(b, rules, now)
 	}
 	if before.equal(&next) {
 		return false
@@ -296,7 +321,7 @@ func Review(b Book, key Key, rules *Rules, now time.Time) (changed bool) {
 // judge carries out what people have said of the entry's figures since they
 // were folded.
 func (e *Entry) judge(rules *Rules, now time.Time) {
-	was, refused := e.Seen[0], false
+	was := e.Seen[0]
 	seen := make([]Seen, 0, len(e.Seen))
 	for _, s := range e.Seen {
 		if s.Waits != NoWait {
@@ -304,8 +329,6 @@ func (e *Entry) judge(rules *Rules, now time.Time) {
 			case known && released:
 				s.Waits = NoWait
 			case known:
-				e.refuse(s.Event)
-				refused = true
 				continue
 			}
 		}
@@ -319,19 +342,9 @@ func (e *Entry) judge(rules *Rules, now time.Time) {
 		seen = append(seen, Seen{Value: e.nothing(), Disposition: Applied})
 	}
 	e.Seen = seen
-	if is := &e.Seen[0]; refused && is.Waits == NoWait && e.Key.Kind == Count && e.jumps(is.Version, is.Value, rules) {
-		if released, _ := rules.verdict(ApprovalID(e.Key, Seen{Event: is.Event, Waits: Jumped})); !released {
-			is.Waits = Jumped // what was refused had hidden it
-		}
+	if is := e.Seen[0]; is.Value != was.Value || is.Waits != was.Waits || is.Event != was.Event && e.State == Failed {
+		e.want(now) // what failed may be of no more account
 	}
-	if is := e.Seen[0]; is.Value != was.Value || is.Waits != was.Waits {
-		e.want(now)
-	}
-}
-
-func (e *Entry) refuse(event uint64) {
-	refused := append(slices.Clone(e.Refused), event)
-	e.Refused = refused[max(len(refused)-maxRefused, 0):]
 }
 
 // nothing is the value of a key that no event stands for: no units; an account
@@ -355,5 +368,5 @@ func (e *Entry) needsReview(rules *Rules) bool {
 // equal says whether nothing differs that is stored.
 func (e *Entry) equal(f *Entry) bool {
 	return e.State == f.State && e.Reason == f.Reason && e.Attempts == f.Attempts && e.Next == f.Next && e.Since == f.Since &&
-		e.Delivered == f.Delivered && e.Answer == f.Answer && slices.Equal(e.Seen, f.Seen) && slices.Equal(e.Refused, f.Refused)
+		e.Delivered == f.Delivered && e.Answer == f.Answer && slices.Equal(e.Seen, f.Seen)
 }

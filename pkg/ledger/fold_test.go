@@ -411,3 +411,150 @@ func TestWhatContradictsAPartIsAConflict(t *testing.T) {
 		})
 	}
 }
+
+// snapshotAt is a snapshot of the organization in one part, with the figures
+// given.
+func snapshotAt(event, when int, figures ...ledger.Operation) []ledger.Operation {
+	version := ledger.Version{Time: int64(when), Arrival: uint64(event)}
+	for i := range figures {
+		figures[i].Version, figures[i].Event = version, uint64(event)
+	}
+	return append(figures, ledger.Operation{
+		Key: ledger.ScopeKey("o", ""), Version: version, Event: uint64(event), Part: &ledger.Part{Number: 1, Of: 1},
+	})
+}
+
+// tell folds events one after the other, and reviews all in between.
+func tell(t *testing.T, rules *ledger.Rules, events ...[]ledger.Operation) shelf {
+	t.Helper()
+	s := newShelf()
+	for _, ops := range events {
+		if _, err := s.fold(ops, rules); err != nil {
+			t.Fatalf("fold %+v: %v", ops, err)
+		}
+	}
+	return s
+}
+
+// verdict is the rules with one more word: on what waits at the key.
+func (s shelf) verdict(rules *ledger.Rules, key ledger.Key, release bool) *ledger.Rules {
+	next := *rules
+	next.Verdicts = maps.Clone(rules.Verdicts)
+	if next.Verdicts == nil {
+		next.Verdicts = map[uint64]bool{}
+	}
+	next.Verdicts[ledger.ApprovalID(key, s.Entry(key).Seen[0])] = release
+	s.reviewAll(&next)
+	return &next
+}
+
+func (s shelf) expect(t *testing.T, key ledger.Key, units int, state ledger.State) {
+	t.Helper()
+	e := s.Entry(key)
+	if desired, _ := e.Desired(); desired.Value.Units != int64(units)*1_000_000 || e.State != state {
+		t.Errorf("%s: got %+v, %s %s; want %d units, %s", key, desired, e.State, e.Reason, units, state)
+	}
+}
+
+func TestZerosOfASnapshotAreWeighedAgainstWhatOthersHideOnlyForNow(t *testing.T) {
+	rules := &ledger.Rules{ZeroKeys: 1}
+	key, other := count(1, 1), count(2, 2)
+	figure := func(key ledger.Key, event int) []ledger.Operation {
+		ops := figureAt(event, 1, 5)
+		ops[0].Key = key
+		return ops
+	}
+	s := tell(t, rules, figure(key, 1), figure(count(1, 2), 2), figure(other, 3), figure(count(2, 1), 4),
+		snapshotAt(5, 10, figureAt(5, 10, 6)...), snapshotAt(6, 20, figureAt(6, 20, 6)...)) // both forget three keys
+	s.expect(t, other, 0, ledger.Held)
+	next := s.verdict(rules, other, false)
+	s.expect(t, other, 0, ledger.Held) // by the other snapshot now
+	s.verdict(next, other, false)
+	s.expect(t, other, 5, ledger.Dirty)
+	s.expect(t, key, 6, ledger.Dirty)
+}
+
+func TestALateFigureNeitherHidesAJumpNorEscapesJudgment(t *testing.T) {
+	rules := &ledger.Rules{Jump: map[string]float64{"s1": 10}}
+	s := tell(t, rules, figureAt(1, 10, 5), figureAt(2, 30, 9000), figureAt(3, 20, 8000), figureAt(4, 40, 9000))
+	s.expect(t, count(1, 1), 9000, ledger.Held)
+
+	backfilled := figureAt(2, 30, 6)
+	backfilled[0].Backfill = "b"
+	s = tell(t, rules, figureAt(1, 10, 5), backfilled, figureAt(3, 20, 8000))
+	s.expect(t, count(1, 1), 6, ledger.Dirty)
+	next := *rules
+	next.Reverted = map[uint64]bool{ledger.BackfillDigest("b"): true}
+	s.reviewAll(&next)
+	s.expect(t, count(1, 1), 8000, ledger.Held)
+}
+
+func TestASnapshotNeverZeroesAKeyThatItNamedHoweverManyFiguresAreRefused(t *testing.T) {
+	rules := &ledger.Rules{Jump: map[string]float64{"s1": 10}}
+	key := count(1, 1)
+	s := tell(t, rules, figureAt(1, 1, 5), snapshotAt(2, 10, figureAt(2, 10, 9000)...))
+	for i := range 12 {
+		s.expect(t, key, 9000, ledger.Held)
+		rules = s.verdict(rules, key, false)
+		if _, err := s.fold(figureAt(10+i, 20+i, 9000), rules); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.verdict(rules, key, false)
+	s.expect(t, key, 5, ledger.Dirty)
+}
+
+func TestWhatThePartnerHasIsNotHeldBecauseWhatCameAfterWasRefused(t *testing.T) {
+	key := count(1, 1)
+	s := tell(t, nil, figureAt(1, 1, 5), figureAt(2, 2, 100))
+	e := s.Entry(key)
+	s.Put(e.Accept(e.Seen[0], ledger.Receipt{}, ledger.Answer{At: 1, Status: 200}))
+	rules := &ledger.Rules{Jump: map[string]float64{"s1": 10}} // from now on
+	if _, err := s.fold(figureAt(3, 3, 9000), rules); err != nil {
+		t.Fatal(err)
+	}
+	s.verdict(rules, key, false)
+	s.expect(t, key, 100, ledger.Dirty)
+}
+
+func TestASnapshotSeenAtAnEarlierArrivalLetsATiedFigureWin(t *testing.T) {
+	scope := func(arrival int) []ledger.Operation {
+		ops := snapshotAt(1, 10)
+		ops[0].Arrival = uint64(arrival)
+		return ops
+	}
+	for name, order := range map[string][][]ledger.Operation{
+		"in order":     {scope(12), figureAt(15, 10, 9), scope(20)},
+		"out of order": {scope(20), figureAt(15, 10, 9), scope(12)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tell(t, nil, append([][]ledger.Operation{figureAt(2, 1, 5)}, order...)...).expect(t, count(1, 1), 9, ledger.Dirty)
+		})
+	}
+}
+
+func TestHoweverManyBackfillsAreUndoneTheFigureBelowThemStands(t *testing.T) {
+	rules := &ledger.Rules{Reverted: map[uint64]bool{}}
+	events := [][]ledger.Operation{figureAt(1, 1, 5)}
+	for i := range 40 {
+		ops := figureAt(10+i, 10+i, 100)
+		ops[0].Backfill = fmt.Sprint("b", i)
+		rules.Reverted[ledger.BackfillDigest(ops[0].Backfill)] = true
+		events = append(events, ops)
+	}
+	s := tell(t, nil, events...)
+	s.reviewAll(rules)
+	s.expect(t, count(1, 1), 5, ledger.Dirty)
+	if _, err := s.fold(events[1], rules); err != nil {
+		t.Fatal(err)
+	}
+	late := figureAt(99, 99, 100)
+	late[0].Backfill = "b7" // in an organization that had not heard of it
+	late[0].Key.Organization = "other"
+	if _, err := s.fold(late, rules); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.Entry(ledger.BackfillKey("other", "b7")).Register; r == nil || r.Reverted == 0 {
+		t.Errorf("register of a backfill that was undone before: got %+v, want it undone", r)
+	}
+}

@@ -53,17 +53,33 @@ func (s *Snapshot) Complete() bool { return s.Done != 0 && !s.Lost }
 // Open says whether parts are awaited.
 func (s *Snapshot) Open() bool { return s.Done == 0 }
 
-// mark is the newest complete snapshot of the scope that was neither refused nor
-// reverted: what it did not name is 0. For a key it is the newest one that did
-// not name it with a figure that a person refused.
-func (e *Entry) mark(rules *Rules, key *Entry) (Snapshot, bool) {
-	for _, s := range e.Snapshots {
-		refused := s.Waits && rules.refused(s.Event) || key != nil && slices.Contains(key.Refused, s.Event)
-		if s.Complete() && !refused && !rules.reverted(BackfillDigest(s.Backfill)) {
-			return s, true
+// counts says whether what the snapshot did not name is 0: it is complete, and
+// neither refused nor reverted.
+func (s *Snapshot) counts(rules *Rules) bool {
+	refused := s.Waits && rules.refused(s.Event)
+	return s.Complete() && !refused && !rules.reverted(BackfillDigest(s.Backfill))
+}
+
+// covered gives the entry the zeros of the scope's snapshots that count. With
+// before set, an older figure is about to come: see cover. The newest one is
+// not enough: of two of the same time the newer may have named the key at an
+// arrival before that of the older.
+func (e *Entry) covered(scope *Entry, rules *Rules, before *Operation, now time.Time) Entry {
+	next := *e
+	for i := range scope.Snapshots {
+		s := &scope.Snapshots[i]
+		switch {
+		case !s.counts(rules), rules.RefusedFigure(e.Key, s.Event):
+			// The latter did name the key, with a figure that a person refused.
+		case before == nil:
+			next = next.cover(s, s.wait(rules), false, now)
+		case s.Event != before.Event && before.Version.Compare(s.Version) < 0:
+			// The snapshot that a figure is of did name the key, even if that
+			// was not recorded when the snapshot was.
+			next = next.cover(s, s.wait(rules), true, now)
 		}
 	}
-	return Snapshot{}, false
+	return next
 }
 
 // take notes a part of a snapshot. completed says that it was the last one
@@ -96,6 +112,8 @@ func (s *Snapshot) take(op Operation) (Disposition, error) {
 	switch {
 	case s.Time != op.Time:
 		return Dead, fmt.Errorf("part %d of snapshot %q has another time than the parts before it: %w", part.Number, part.Name, ErrConflict)
+	case s.Backfill != op.Backfill:
+		return Dead, fmt.Errorf("part %d of snapshot %q names another backfill than the parts before it: %w", part.Number, part.Name, ErrConflict)
 	case s.Of != part.Of:
 		return Dead, fmt.Errorf("part %d of snapshot %q says that it has %d parts, the parts before it say %d: %w", part.Number, part.Name, part.Of, s.Of, ErrConflict)
 	}
@@ -131,6 +149,16 @@ func (e *Entry) GiveUp(now time.Time, patience time.Duration) (next Entry, lost 
 	}
 	next.forget(now)
 	return next, lost
+}
+
+// lost is how many snapshots of the scope are known to have been given up.
+func (e *Entry) lost() (n int) {
+	for i := range e.Snapshots {
+		if e.Snapshots[i].Lost {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Snapshot) giveUp(now time.Time) { s.Done, s.Lost, s.Parts = now.UnixNano(), true, nil }
@@ -169,12 +197,15 @@ func (e *Entry) forget(now time.Time) {
 // changes nothing now, because an older figure is about to come.
 func (e *Entry) cover(mark *Snapshot, wait Wait, always bool, now time.Time) Entry {
 	zero := Operation{Key: e.Key, Version: mark.Version, Event: mark.Event, Backfill: mark.Backfill, Waits: wait}
+	late := false // the zero is there, of when its parts were known at later arrivals only
 	for _, s := range e.Seen {
 		if s.Event == mark.Event && s.Arrival <= mark.Arrival {
 			return *e // it did name the key, or the zero is there
 		}
+		late = late || s.Event == mark.Event
 	}
-	if desired, ok := e.Desired(); ok && (desired.Version.Compare(mark.Version) > 0 || desired.Value == Value{} && !always) {
+	if desired, ok := e.Desired(); ok && !late && !desired.Unfounded() &&
+		(desired.Version.Compare(mark.Version) > 0 || desired.Value == Value{} && !always) {
 		return *e
 	}
 	next, _, err := e.Apply(zero, now)

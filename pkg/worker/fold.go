@@ -1,13 +1,16 @@
 package worker
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/usagebridge/usagebridge/pkg/delivery"
@@ -22,10 +25,10 @@ type work struct {
 	table     *table
 	rules     *ledger.Rules
 	changed   map[ledger.Key]*ledger.Entry
-	list      []ledger.Entry // changed, as handed to the store; has the new revisions
-	woken     []ledger.Key   // keys that events or people changed
-	completed []ledger.Key   // scopes of which a snapshot is complete now
-	snapshots map[string]int // that ended, by how
+	list      []ledger.Entry      // changed, as handed to the store; has the new revisions
+	woken     []ledger.Key        // keys that events or people changed
+	completed map[ledger.Key]bool // scopes of which a snapshot is complete now
+	snapshots map[string]int      // that ended, by how
 	letters   []event.Letter
 	calls     []ledger.Call
 	watch     *floodWatch
@@ -45,15 +48,17 @@ type disposition struct {
 func (p *partition) newWork(now time.Time) *work {
 	return &work{
 		now: now, table: p.table, rules: p.vendor.currentRules(), watch: p.vendor.watch(), changed: map[ledger.Key]*ledger.Entry{},
-		received: map[string]int{}, dispositions: map[disposition]int{}, snapshots: map[string]int{},
+		completed: map[ledger.Key]bool{}, received: map[string]int{}, dispositions: map[disposition]int{}, snapshots: map[string]int{},
 	}
 }
 
+// entries are the changed ones, by kind.
 func (w *work) entries() []ledger.Entry {
 	list := make([]ledger.Entry, 0, len(w.changed))
 	for _, e := range w.changed {
 		list = append(list, *e)
 	}
+	slices.SortFunc(list, func(a, b ledger.Entry) int { return cmp.Compare(a.Key.Kind, b.Key.Kind) })
 	return list
 }
 
@@ -75,7 +80,10 @@ func (w *work) Counts(scope ledger.Key, yield func(ledger.Key)) {
 		yield(key)
 	}
 	for key := range w.changed {
-		if _, recorded := w.table.entry(key); !recorded && key.In(scope) {
+		if !key.In(scope) {
+			continue
+		}
+		if _, recorded := w.table.entry(key); !recorded {
 			yield(key)
 		}
 	}
@@ -163,7 +171,10 @@ func (p *partition) apply(w *work, m *event.Message, e *event.Event) (fault *eve
 	}
 	w.dispositions[disposition{family(m), folded.Disposition}]++
 	w.woken = append(w.woken, folded.Figures...)
-	w.completed = append(w.completed, folded.Completed...)
+	for _, scope := range folded.Completed {
+		w.completed[scope] = true
+	}
+	w.snapshots[snapshotIncomplete] += folded.Lost
 	return nil
 }
 
@@ -308,61 +319,89 @@ func (p *partition) refusal(ctx context.Context, w *work, o *delivery.Outcome, d
 		Parked:   w.now,
 	}
 	l.Original.Stream, l.Original.Sequence = event.Stream(p.vendor.name), arrival.Sequence()
-	if figure.Unfounded() {
-		p.extract(&l, &event.Event{Source: "//usagebridge", ID: "taken back", Time: w.now}, o.Task)
-		return l
-	}
 	m, err := p.original(ctx, arrival.Sequence(), done)
-	if err != nil {
-		p.log.Warn("dead letter without its original", "err", err, "sequence", arrival.Sequence())
-		return l
-	}
-	l.Original = m
 	for _, r := range event.Decode(m, event.Limits{}) {
-		if r.Index != arrival.Index() || r.Event == nil {
+		if err != nil || r.Index != arrival.Index() || r.Event == nil {
 			continue
 		}
-		l.EventID, l.Source = r.Event.ID, r.Event.Source
-		if _, many := r.Event.Data.(event.Snapshot); many {
-			p.extract(&l, r.Event, o.Task)
-		} else if r.Raw != nil {
-			l.Original.Data = r.Raw
+		_, many := r.Event.Data.(event.Snapshot)
+		switch {
+		case many && r.Event.SnapshotDigest() == figure.Event:
+			p.extract(&l, m, r.Event, o.Task)
+			return l
+		case r.Event.Digest() == figure.Event:
+			l.Original, l.EventID, l.Source = m, r.Event.ID, r.Event.Source
+			if r.Raw != nil {
+				l.Original.Data = r.Raw
+			}
+			return l
 		}
 	}
+	// The log no longer has the event, or it came by an edited replay, or no
+	// event stands for the figure any more.
+	of := &event.Event{
+		ID: fmt.Sprintf("%016x", figure.Event), Source: "//usagebridge", Time: time.Unix(0, figure.Time).UTC(),
+		Backfill: p.table.backfill(o.Task.Key.Organization, figure.Backfill),
+	}
+	if figure.Unfounded() {
+		of.Time = w.now
+	}
+	p.extract(&l, l.Original, of, o.Task)
 	return l
 }
 
-// extract makes the letter one of a single figure of an event that has many, or
-// none: a snapshot may have thousands, and each needs a letter and a replay of
-// its own. The snapshot's message stays in the log.
-func (p *partition) extract(l *event.Letter, of *event.Event, task delivery.Task) {
-	key := task.Key
+// extract makes the letter one of a single figure: of an event that has many, or
+// that cannot be had. A snapshot may have thousands, and each needs a letter and
+// a replay of its own; the snapshot's message stays in the log.
+func (p *partition) extract(l *event.Letter, from event.Message, of *event.Event, task delivery.Task) {
 	digest := fnv.New32a()
-	_, _ = io.WriteString(digest, key.String())
+	_, _ = io.WriteString(digest, task.Key.String())
 	l.Figure = fmt.Sprintf("%08x", digest.Sum32())
 	e := event.Event{
-		ID: "figure " + l.Figure + " of " + of.ID, Source: of.Source, Type: event.TypeCount, Time: of.Time,
-		Vendor: p.vendor.name, Organization: key.Organization, Backfill: of.Backfill,
-		Data: event.Count{AccountID: key.Account, ServiceID: key.Service, UnitCount: event.Units(task.Figure.Value.Units)},
+		ID: "figure " + l.Figure + " of " + of.ID, Source: of.Source, Time: of.Time,
+		Vendor: p.vendor.name, Organization: task.Key.Organization, Backfill: of.Backfill,
 	}
 	if len(e.ID) > event.MaxAttributeBytes {
 		e.ID = fmt.Sprintf("figure %s at %d", l.Figure, task.Figure.Arrival)
 	}
+	e.Type, e.Data = dataOf(task)
 	l.EventID, l.Source = e.ID, e.Source
+	l.Original.Stream, l.Original.Sequence, l.Original.Stored = event.Stream(p.vendor.name), event.Arrival(task.Figure.Arrival).Sequence(), from.Stored
 	l.Original.Subject, l.Original.Header, l.Original.Data = e.Subject().String(), nil, e.Structured()
 }
 
-// original reads a message of the log again, once in a cycle.
+// dataOf is what an event would say that has the task's figure and no other.
+func dataOf(task delivery.Task) (typ string, data event.Data) {
+	key, value := task.Key, task.Figure.Value
+	if key.Kind == ledger.Count {
+		return event.TypeCount, event.Count{AccountID: key.Account, ServiceID: key.Service, UnitCount: event.Units(value.Units)}
+	}
+	var properties struct{ Name, ExternalID, Description string }
+	_ = json.Unmarshal([]byte(value.Properties), &properties) // the ledger has no others
+	if key.Kind == ledger.Service {
+		return event.TypeService, event.Service{ServiceID: key.Service, Name: properties.Name, Description: properties.Description}
+	}
+	return event.TypeAccount, event.Account{
+		AccountID: key.Account, Name: properties.Name, ExternalID: properties.ExternalID, Description: properties.Description,
+	}
+}
+
+// original reads a message of the log again, once in a cycle. One that cannot be
+// had is empty.
 func (p *partition) original(ctx context.Context, sequence uint64, done *progress) (event.Message, error) {
 	if m, ok := done.originals[sequence]; ok {
 		return m, nil
 	}
+	if sequence == 0 {
+		return event.Message{}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, originalTimeout)
 	defer cancel()
 	m, err := p.config.Backend.Records.Message(ctx, p.vendor.name, sequence)
-	if err == nil {
-		done.originals[sequence] = m
+	if err != nil {
+		p.log.Warn("dead letter without its original", "err", err, "sequence", sequence)
 	}
+	done.originals[sequence] = m
 	return m, err
 }
 

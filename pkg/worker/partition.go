@@ -444,7 +444,7 @@ func (p *partition) cycle(ctx context.Context, source Source, batch []event.Mess
 			p.report(w, len(folded), time.Since(started))
 			p.vendor.recorded(w.watch)
 			if w.flooded {
-				p.stopFolding(ctx)
+				p.stopFolding()
 			}
 			return len(folded), true
 		}
@@ -492,11 +492,25 @@ func (p *partition) record(ctx context.Context, w *work, done *progress) error {
 	}
 	var written error
 	if len(w.changed) > 0 {
-		w.list = w.entries()
-		written = p.store.Write(ctx, p.number, w.list)
+		written = p.write(ctx, w)
 	}
 	logging.Wait()
 	return errors.Join(written, logged)
+}
+
+// write stores the changed entries, figures first: a scope that knows a snapshot
+// to be complete makes 0 of what it did not name, so it must never be stored
+// before the figures that it did name.
+func (p *partition) write(ctx context.Context, w *work) error {
+	w.list = w.entries()
+	keepers := slices.IndexFunc(w.list, func(e ledger.Entry) bool { return !e.Key.Kind.Figure() })
+	if keepers <= 0 {
+		return p.store.Write(ctx, p.number, w.list)
+	}
+	if err := p.store.Write(ctx, p.number, w.list[:keepers]); err != nil {
+		return err
+	}
+	return p.store.Write(ctx, p.number, w.list[keepers:])
 }
 
 // reload reads the stored entries of a cycle that could not be recorded: some
@@ -519,6 +533,10 @@ func (p *partition) reload(ctx context.Context, w *work) error {
 // commit shows what is recorded and wakes the lanes it concerns.
 func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
 	p.table.put(w.list...)
+	if rules := p.vendor.currentRules(); rules != w.rules {
+		// They came while this was being recorded, and saw what was there before.
+		p.examine(p.table.misfits(slices.Collect(maps.Keys(w.changed)), rules))
+	}
 	settled := map[string][]ledger.Key{}
 	for _, o := range outcomes {
 		if o.Task.Key.Kind != 0 {
@@ -535,7 +553,7 @@ func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
 	for organization, keys := range woken {
 		p.lane(organization).Wake(keys...)
 	}
-	for _, scope := range w.completed {
+	for scope := range w.completed {
 		p.examine(p.table.misfits(p.table.counts(scope), w.rules))
 		p.tellSnapshot(w, scope)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 	"github.com/usagebridge/usagebridge/pkg/worker"
@@ -345,7 +347,7 @@ func TestAFloodOfDeadEventsStopsTheFoldUntilSomebodyResumesIt(t *testing.T) {
 		var floods []worker.Flood
 		running, stop := w.run(func(c *worker.Config) {
 			c.DeadShare = 0.5
-			c.Flooded = func(_ context.Context, _ string, f worker.Flood) { floods = append(floods, f) }
+			c.Flooded = func(_ string, f worker.Flood) { floods = append(floods, f) }
 		})
 		defer stop()
 		w.known(1, 5)
@@ -377,6 +379,203 @@ func TestAFloodOfDeadEventsStopsTheFoldUntilSomebodyResumesIt(t *testing.T) {
 		}
 		if got := w.unacked(); len(got) != 0 {
 			t.Errorf("messages not acked: got %d, want none", len(got))
+		}
+	})
+}
+
+func TestARevertThatComesWhileItsBackfillIsRecordedIsCarriedOut(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		running, stop := w.run()
+		defer stop()
+		w.known(1, 5)
+		told := false
+		w.store.FailWith(func(entries []ledger.Entry) (bool, error) {
+			for _, e := range entries {
+				if !told && len(e.Seen) > 0 && e.Seen[0].Backfill != 0 {
+					told = true
+					running.SetRules(vendor, &ledger.Rules{Reverted: map[uint64]bool{ledger.BackfillDigest("fix-7"): true}})
+				}
+			}
+			return true, nil
+		})
+		w.send("b1", time.Now(), figure("a000", "s", 500), func(e *event.Event) { e.Backfill = "fix-7" })
+		settle(time.Hour)
+		if got := w.partner.units("a000", "s"); !told || got != 5 {
+			t.Errorf("after the revert: got %d units at the partner, want 5; the revert was told: %t", got, told)
+		}
+	})
+}
+
+// torn stores the entries of one kind of a write with a scope, and fails.
+type torn struct {
+	worker.Store
+	scopes bool // those of scopes, else those of counts
+	armed  *bool
+}
+
+func (s torn) Write(ctx context.Context, partition int, entries []ledger.Entry) error {
+	isScope := func(e ledger.Entry) bool { return e.Key.Kind == ledger.Scope }
+	if !*s.armed || !slices.ContainsFunc(entries, isScope) && s.scopes {
+		return s.Store.Write(ctx, partition, entries)
+	}
+	*s.armed = false
+	some := slices.DeleteFunc(slices.Clone(entries), func(e ledger.Entry) bool { return isScope(e) != s.scopes })
+	if err := s.Store.Write(ctx, partition, some); err != nil {
+		return err
+	}
+	return errors.New("the second batch timed out")
+}
+
+func TestAWriteThatIsTornBetweenASnapshotAndItsFiguresChangesNothing(t *testing.T) {
+	for name, scopes := range map[string]bool{"the snapshot is stored": true, "its figures are": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				armed := false
+				defer w.start(func(c *worker.Config) {
+					c.Backend.Store = func(string) worker.Store { return torn{noting{w.store, w}, scopes, &armed} }
+				})()
+				counts := w.known(4, 5)
+				armed = true
+				for _, part := range parts("m", counts, 2) {
+					w.snapshot(time.Now(), part)
+				}
+				settle(time.Hour)
+				for _, c := range counts {
+					if got := w.partner.units(c.AccountID, "s"); armed || got != 6 {
+						t.Errorf("%s: got %d units at the partner, want 6 as the snapshot names it; a write was torn: %t", c.AccountID, got, !armed)
+					}
+				}
+				if got := w.letterReasons(); len(got) > 0 {
+					t.Errorf("dead letters: got %v, want none", got)
+				}
+			})
+		})
+	}
+}
+
+func TestFiguresOfAScopeAreStoredBeforeItKnowsThatItsSnapshotIsComplete(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		defer w.start()()
+		counts := w.known(4, 5)
+		var order []string
+		w.store.FailWith(func(entries []ledger.Entry) (bool, error) {
+			for _, e := range entries {
+				order = append(order, e.Key.Kind.String())
+			}
+			return false, nil
+		})
+		w.snapshot(time.Now(), event.Snapshot{Counts: counts, SnapshotID: "m", Part: 1, Parts: 1})
+		settle(time.Millisecond * 500)
+		if at := slices.Index(order, "scope"); at != len(counts) || slices.Contains(order[:at], "scope") {
+			t.Errorf("order of writes: got %v, want the %d counts, then the scope", order, len(counts))
+		}
+	})
+}
+
+// refusing has the partner refuse every count.
+func (w *world) refusing() {
+	w.partner.mu.Lock()
+	defer w.partner.mu.Unlock()
+	w.partner.answers = func(t delivery.Task) delivery.Answer {
+		if t.Key.Kind == ledger.Count {
+			return delivery.Answer{Class: delivery.Rejected, Status: 422, Message: "no"}
+		}
+		return delivery.Answer{Class: delivery.Accepted, Status: 201}
+	}
+}
+
+// forgetful is a log that no longer has anything.
+type forgetful struct{ *world }
+
+func (forgetful) Message(context.Context, string, uint64) (event.Message, error) {
+	return event.Message{}, errors.New("no message found")
+}
+
+func TestEveryRefusedFigureHasALetterThatBringsItBack(t *testing.T) {
+	for name, gone := range map[string]bool{"of a snapshot": false, "whose event the log has lost": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				defer w.start(func(c *worker.Config) {
+					if gone {
+						c.Backend.Records = forgetful{w}
+					}
+				})()
+				counts := w.known(5, 5)
+				w.refusing()
+				w.snapshot(time.Now(), event.Snapshot{Counts: counts[:3], SnapshotID: "m", Part: 1, Parts: 1})
+				settle(time.Minute)
+				letters := slices.Collect(maps.Values(w.letters))
+				if len(letters) != 5 { // three figures and two zeros
+					t.Fatalf("letters: got %v, want 5", w.letterReasons())
+				}
+				w.partner.mu.Lock()
+				w.partner.answers = nil
+				w.partner.mu.Unlock()
+				for _, l := range letters {
+					m, err := l.Replay()
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.publish(m.Subject, m.Data)
+				}
+				settle(time.Minute)
+				for i, c := range counts {
+					want := int64(6)
+					if i >= 3 {
+						want = 0
+					}
+					if got := w.partner.units(c.AccountID, "s"); got != want {
+						t.Errorf("%s after the replay: got %d units at the partner, want %d", c.AccountID, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestTheLetterOfAnEditedReplayHasTheEditedFigure(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		defer w.start()()
+		w.known(1, 5)
+		w.refusing()
+		at := time.Now()
+		sequence := w.count("x", at, "a000", "s", 9)
+		settle(time.Minute)
+		clear(w.letters)
+		w.send("x2", at, figure("a000", "s", 7), func(e *event.Event) { e.ReplayOf = fmt.Sprint(sequence) })
+		settle(time.Minute)
+		for _, l := range w.letters {
+			if !strings.Contains(string(l.Original.Data), `"unitCount":7`) {
+				t.Errorf("letter: got %s, want the figure 7", l.Original.Data)
+			}
+		}
+		if len(w.letters) != 1 {
+			t.Errorf("letters: got %v, want one", w.letterReasons())
+		}
+	})
+}
+
+func TestSnapshotsAreCountedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		registry := prometheus.NewRegistry()
+		at := time.Now()
+		for i := range 3 {
+			w.snapshot(at.Add(time.Duration(i)*time.Second), event.Snapshot{SnapshotID: fmt.Sprint("m", i), Part: 1, Parts: 1})
+		}
+		for i := range 9 { // one more than are kept open
+			w.snapshot(at.Add(time.Duration(i)*time.Second), event.Snapshot{SnapshotID: fmt.Sprint("n", i), Part: 1, Parts: 2})
+		}
+		defer w.start(func(c *worker.Config) { c.Metrics = worker.NewMetrics(registry) })()
+		settle(time.Minute)
+		want := `
+			# HELP usagebridge_snapshots_total Snapshots that ended: complete, complete with zeros that wait for approval, incomplete.
+			# TYPE usagebridge_snapshots_total counter
+			usagebridge_snapshots_total{result="approval",vendor="acme"} 0
+			usagebridge_snapshots_total{result="complete",vendor="acme"} 3
+			usagebridge_snapshots_total{result="incomplete",vendor="acme"} 1
+		`
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "usagebridge_snapshots_total"); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -18,6 +18,9 @@ type table struct {
 	keepers map[ledger.Key]*ledger.Entry // of the kinds that are no figures
 	states  map[ledger.State]int
 	open    map[ledger.Key]int64 // keys that the partner does not have as desired, since when
+	// services has, by organization, every service that was ever counted: to
+	// find the counts of one account without a look at all of them.
+	services map[string]map[string]struct{}
 	// vacant is what the store expects of keys whose entry somebody has
 	// deleted: the revision of the deletion.
 	vacant map[ledger.Key]uint64
@@ -26,7 +29,7 @@ type table struct {
 func newTable() *table {
 	return &table{
 		entries: map[ledger.Key]*ledger.Entry{}, keepers: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
-		open: map[ledger.Key]int64{}, vacant: map[ledger.Key]uint64{},
+		open: map[ledger.Key]int64{}, vacant: map[ledger.Key]uint64{}, services: map[string]map[string]struct{}{},
 	}
 }
 
@@ -59,6 +62,9 @@ func (t *table) put(entries ...ledger.Entry) {
 			t.states[old.State]--
 		}
 		t.states[e.State]++
+		if t.entries[e.Key] == nil && e.Key.Kind == ledger.Count {
+			t.serve(e.Key)
+		}
 		t.entries[e.Key] = &e
 		if e.Since == 0 {
 			delete(t.open, e.Key)
@@ -174,11 +180,29 @@ func (t *table) stateCounts(into map[ledger.State]int) {
 	}
 }
 
+// serve notes the service of a new count.
+func (t *table) serve(key ledger.Key) {
+	services := t.services[key.Organization]
+	if services == nil {
+		services = map[string]struct{}{}
+		t.services[key.Organization] = services
+	}
+	services[key.Service] = struct{}{}
+}
+
 // counts lists the counts in the scope.
 func (t *table) counts(scope ledger.Key) []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var keys []ledger.Key
+	if scope.Account != "" {
+		for service := range t.services[scope.Organization] {
+			if key := ledger.CountKey(scope.Organization, scope.Account, service); t.entries[key] != nil {
+				keys = append(keys, key)
+			}
+		}
+		return keys
+	}
 	for key := range t.entries {
 		if key.In(scope) {
 			keys = append(keys, key)
@@ -235,4 +259,20 @@ func (t *table) incomplete() []ledger.Key {
 		}
 	}
 	return keys
+}
+
+// backfill is the id of the organization's backfill that has the digest; empty
+// for none.
+func (t *table) backfill(organization string, digest uint64) string {
+	if digest == 0 {
+		return ""
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for key := range t.keepers {
+		if key.Kind == ledger.Backfill && key.Organization == organization && ledger.BackfillDigest(key.Service) == digest {
+			return key.Service
+		}
+	}
+	return ""
 }

@@ -32,8 +32,8 @@ type vendorState struct {
 	window  window
 }
 
-func newVendorState(name string, share float64) *vendorState {
-	s := &vendorState{name: name, share: share, resumed: make(chan struct{})}
+func newVendorState(name string, share float64, rules *ledger.Rules) *vendorState {
+	s := &vendorState{name: name, share: share, rules: rules, resumed: make(chan struct{})}
 	close(s.resumed)
 	return s
 }
@@ -131,8 +131,8 @@ func (s *vendorState) recorded(w *floodWatch) {
 	}
 }
 
-// stopFolding stops the fold of the vendor here, and has it stopped everywhere.
-func (p *partition) stopFolding(ctx context.Context) {
+// stopFolding has the fold of the vendor stopped everywhere, here first.
+func (p *partition) stopFolding() {
 	p.vendor.mu.Lock()
 	f := Flood{Dead: p.vendor.window.dead, Of: floodWindow, Partition: p.number, Worker: p.config.ID, At: time.Now().UTC()}
 	known := p.vendor.stopped
@@ -140,10 +140,10 @@ func (p *partition) stopFolding(ctx context.Context) {
 	if known {
 		return
 	}
-	p.vendor.setStopped(true)
 	p.log.Error("too many of the vendor's last events are dead: its events are not folded any longer", "dead", f.Dead, "of", f.Of,
 		"try", "usagebridge dlq ls --vendor "+p.vendor.name)
 	if p.config.Flooded != nil {
-		p.config.Flooded(ctx, p.vendor.name, f)
+		p.config.Flooded(p.vendor.name, f)
 	}
+	p.vendor.setStopped(true)
 }

@@ -104,9 +104,12 @@ type Config struct {
 	// floodWindow events beyond which its events are not folded any longer; 0:
 	// they always are. Flooded is told.
 	DeadShare float64
+	// Rules hold for a vendor until SetRules says others; nil: none.
+	Rules *ledger.Rules
 	// Flooded is told that too many events of a vendor are dead. It must have
-	// SetStopped called everywhere, and may be called by several workers.
-	Flooded func(ctx context.Context, vendor string, f Flood)
+	// SetStopped called everywhere, must not block, and may be called by several
+	// workers.
+	Flooded func(vendor string, f Flood)
 	// Signal is told what answers say of an integration.
 	Signal func(ctx context.Context, vendor string, s delivery.Signal)
 
@@ -204,7 +207,7 @@ func (w *Worker) state(vendor string) *vendorState {
 	defer w.mu.Unlock()
 	s := w.states[vendor]
 	if s == nil {
-		s = newVendorState(vendor, w.config.DeadShare)
+		s = newVendorState(vendor, w.config.DeadShare, w.config.Rules)
 		w.states[vendor] = s
 	}
 	return s
