@@ -45,10 +45,11 @@ type picture struct {
 	Keys       int                       `json:"keys"`
 	States     map[ledger.State]int      `json:"states"`
 	Held       map[ledger.HoldReason]int `json:"held"`
-	Oldest     *keyView                  `json:"oldest,omitempty"`        // not delivered
-	LastSynced *keyView                  `json:"last_accepted,omitempty"` // by the partner
-	LastError  *keyView                  `json:"last_error,omitempty"`    // of a key that is not delivered
-	Lane       *laneView                 `json:"worker,omitempty"`        // nil: no worker has the integration
+	Oldest     *keyView                  `json:"oldest,omitempty"`         // not delivered
+	LastSynced *keyView                  `json:"last_accepted,omitempty"`  // by the partner
+	LastError  *keyView                  `json:"last_error,omitempty"`     // of a key that is not delivered
+	Lane       *laneView                 `json:"worker,omitempty"`         // nil: no worker has the integration
+	Stopped    *stop                     `json:"vendor_stopped,omitempty"` // its events are not folded
 	WhatNow    []string                  `json:"what_now"`
 
 	integration *status.Integration
@@ -76,15 +77,19 @@ func (a *app) picture(ctx context.Context, vendor, organization string) (*pictur
 	if err != nil {
 		return nil, err
 	}
-	return draw(i, t, lane), nil
+	records, err := a.vendorRecords(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return draw(i, t, lane, records[vendor].Stopped), nil
 }
 
-func draw(i *status.Integration, t *tally, lane *laneView) *picture {
+func draw(i *status.Integration, t *tally, lane *laneView, stopped *stop) *picture {
 	sync := t.view(i.Name(), i, 0)
 	p := &picture{
 		integrationView: view(i), integration: i,
 		PartnerID: i.IntegrationID, Generation: i.Generation, PausedWhy: i.PausedWhy,
-		Keys: sync.Keys, States: sync.States, Held: sync.Held, Oldest: sync.Oldest, Lane: lane,
+		Keys: sync.Keys, States: sync.States, Held: sync.Held, Oldest: sync.Oldest, Lane: lane, Stopped: stopped,
 	}
 	if i.Generation > 0 {
 		p.GenerationSince = &i.GenerationSince
@@ -176,6 +181,10 @@ func (p *picture) whatNow() (list []string) {
 		if when {
 			list = append(list, fmt.Sprintf(format, args...))
 		}
+	}
+	if by := p.Stopped; by != nil {
+		add(true, "events of vendor %s are not folded (%s): nothing new shows here until `usagebridge vendors resume %s --why …`",
+			i.Vendor, printable(by.Why), i.Vendor)
 	}
 	add(i.Paused, "paused (%s): nothing is sent until `usagebridge integrations resume %s`", or(printable(i.PausedWhy), "no reason given"), i.Name())
 	add(i.Hold == string(ledger.Unauthorized), "the partner refuses the tokens: get new ones and give them with "+

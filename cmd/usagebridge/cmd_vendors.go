@@ -122,7 +122,8 @@ func (c *cli) vendorsGuard() *cobra.Command {
 it, or less than 1/F of it, waits for a person (usagebridge approvals). Counts
 below one unit are taken as one unit: from nothing to a few is no jump. The guard
 is for counts that come from now on; --off removes it, and what waits goes on
-waiting.`,
+waiting. What a snapshot sets to 0 by not naming it is no count: for that there are
+the limits SNAPSHOT_ZERO_SHARE and SNAPSHOT_ZERO_KEYS.`,
 		Example: `  usagebridge vendors guard acme --service backup --factor 10 --why "500 seats became 50000 in May"
   usagebridge vendors guard acme --service backup --off --why "seats are sold in thousands now"`,
 		Args: cobra.ExactArgs(1),

@@ -160,7 +160,7 @@ func letterMessage(l *event.Letter, maxPayload int) *nats.Msg {
 	}
 	number(headerCut, uint64(left))
 	if l.Fault.Reason == event.ReasonRejected || l.Fault.Reason == event.ReasonUndeliverable {
-		m.Header.Set(jetstream.MsgIDHeader, "park/"+l.Place()+"/"+strconv.FormatInt(l.Parked.UnixNano(), 10))
+		m.Header.Set(jetstream.MsgIDHeader, "park/"+l.Place()+"/"+url.PathEscape(l.Key)+"/"+strconv.FormatInt(l.Parked.UnixNano(), 10))
 		return m
 	}
 	expect(m, 0)
