@@ -376,7 +376,11 @@ func dataOf(task delivery.Task) (typ string, data event.Data) {
 	if key.Kind == ledger.Count {
 		return event.TypeCount, event.Count{AccountID: key.Account, ServiceID: key.Service, UnitCount: event.Units(value.Units)}
 	}
-	var properties struct{ Name, ExternalID, Description string }
+	var properties struct {
+		Name        string `json:"name"`
+		ExternalID  string `json:"externalId"`
+		Description string `json:"description"`
+	}
 	_ = json.Unmarshal([]byte(value.Properties), &properties) // the ledger has no others
 	if key.Kind == ledger.Service {
 		return event.TypeService, event.Service{ServiceID: key.Service, Name: properties.Name, Description: properties.Description}
