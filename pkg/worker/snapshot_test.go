@@ -533,6 +533,33 @@ func TestEveryRefusedFigureHasALetterThatBringsItBack(t *testing.T) {
 	}
 }
 
+func TestARefusedAccountWhoseEventTheLogHasLostKeepsItsProperties(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		defer w.start(func(c *worker.Config) {
+			c.Backend.Records = forgetful{w}
+			c.Meanings[event.TypeAccount] = func(e *event.Event) ([]ledger.Operation, error) {
+				ops, err := meaning(e)
+				ops[0].Value.Properties = `{"name":"A & Co","externalId":"x-1"}`
+				return ops, err
+			}
+		})()
+		w.partner.answers = func(delivery.Task) delivery.Answer {
+			return delivery.Answer{Class: delivery.Rejected, Status: 422, Message: "no"}
+		}
+		w.send("account", time.Now(), event.Account{AccountID: "a", Name: "A & Co", ExternalID: "x-1"})
+		settle(time.Minute)
+		for _, l := range w.letters {
+			results := event.Decode(l.Original, event.Limits{})
+			if want := (event.Account{AccountID: "a", Name: "A & Co", ExternalID: "x-1"}); results[0].Event == nil || results[0].Event.Data != want {
+				t.Errorf("letter: got %s, want an event with %+v", l.Original.Data, want)
+			}
+		}
+		if len(w.letters) != 1 {
+			t.Errorf("letters: got %v, want one", w.letterReasons())
+		}
+	})
+}
+
 func TestTheLetterOfAnEditedReplayHasTheEditedFigure(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		defer w.start()()
