@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -59,15 +60,41 @@ func (o *letterFlags) filter(now time.Time) (deadletter.Filter, error) {
 	return f, nil
 }
 
-// letters yields the letters that the filter chooses, oldest first.
+// letters yields the letters that the filter chooses, oldest first. A vendor
+// that is not set up and has no letters is a wrong argument.
 func (a *app) letters(ctx context.Context, f deadletter.Filter, yield func(broker.StoredLetter) error) error {
 	choice := broker.LetterFilter{Vendor: f.Vendor, Organization: f.Organization, Reason: f.Reason}
-	return a.broker.Letters(ctx, choice, func(l broker.StoredLetter) error {
+	matching := 0
+	err := a.broker.Letters(ctx, choice, func(l broker.StoredLetter) error {
 		if !f.Match(&l.Letter) {
 			return nil
 		}
+		matching++
 		return yield(l)
 	})
+	if err != nil || matching > 0 || f.Vendor == "" {
+		return err
+	}
+	return a.checkLetterVendor(ctx, f.Vendor)
+}
+
+var errFound = errors.New("found")
+
+// checkLetterVendor refuses a vendor that is not set up, unless it has letters:
+// they may be all that is left of it.
+func (a *app) checkLetterVendor(ctx context.Context, vendor string) error {
+	_, unknown := a.knownVendor(ctx, vendor)
+	if unknown == nil {
+		return nil
+	}
+	err := a.broker.Letters(ctx, broker.LetterFilter{Vendor: vendor}, func(broker.StoredLetter) error { return errFound })
+	switch {
+	case errors.Is(err, errFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return unknown
 }
 
 func join[T ~string](list []T) string {

@@ -37,8 +37,10 @@ a worker runs at a share of each integration's rate, so that live figures keep t
 rest. Nothing older is ever put over a newer figure: a replay keeps the place of
 its original. Letters that would fail again stay where they are.
 
---edit applies a JSON Patch (RFC 6902) to each event first; a letter to which it
-does not apply, such as one whose value a test operation finds different, stays.
+--edit applies a JSON Patch (RFC 6902) to each event first, and an event that the
+ledger may know gets an id of its own, ID-edited-…, unless the edit sets one. A
+letter to which it does not apply, such as one whose value a test operation finds
+different, stays.
 Without a file it opens one letter in $VISUAL or $EDITOR.`,
 		Example: "  usagebridge dlq replay --integration acme/msp-0042 --reason rejected --plan\n" +
 			"  usagebridge dlq replay --filter fingerprint=1a2b3c4d --edit=fix.json --yes --why \"service was renamed\"",
@@ -65,7 +67,7 @@ Without a file it opens one letter in $VISUAL or $EDITOR.`,
 	flags.Lookup("edit").NoOptDefVal = inEditor
 	flags.IntVar(&o.share, "share", 25, "percent of each integration's rate, 1 to 100")
 	flags.IntVar(&o.limit, "limit", 0, "only the first so many letters; 0: all")
-	flags.IntVar(&o.sample, "sample", 5, "show so many letters")
+	flags.IntVar(&o.sample, "sample", 5, "show so many letters, and so many of those that would fail again")
 	flags.BoolVar(&o.detach, "detach", false, "do not watch the replay")
 	return cmd
 }
@@ -114,8 +116,12 @@ func (c *cli) replay(ctx context.Context, a *app, f deadletter.Filter, o replayC
 		c.say("no dead letter matches")
 		return nil
 	}
+	stops := newStopTeller(c, a)
 	if !o.yes {
 		if err := c.showPlan(plan); err != nil {
+			return err
+		}
+		if err := stops.tell(ctx, plan.Parts, func() {}); err != nil {
 			return err
 		}
 		if !o.plan {
@@ -130,12 +136,12 @@ func (c *cli) replay(ctx context.Context, a *app, f deadletter.Filter, o replayC
 		}
 		return err
 	}
-	return c.beginReplay(ctx, a, plan, edit, o)
+	return c.beginReplay(ctx, stops, plan, edit, o)
 }
 
 // beginReplay stores the job and puts it on record, then watches it.
-func (c *cli) beginReplay(ctx context.Context, a *app, plan *deadletter.Plan, edit *deadletter.Edit, o replayChoice) error {
-	now, actor := time.Now(), operator()
+func (c *cli) beginReplay(ctx context.Context, stops *stopTeller, plan *deadletter.Plan, edit *deadletter.Edit, o replayChoice) error {
+	a, now, actor := stops.app, time.Now(), operator()
 	job, err := deadletter.NewJob(plan, edit, actor, o.why, now)
 	if errors.Is(err, deadletter.ErrTooMany) {
 		return usageError{err}
@@ -160,22 +166,39 @@ func (c *cli) beginReplay(ctx context.Context, a *app, plan *deadletter.Plan, ed
 		return fmt.Errorf("replay %s was begun, but that is not on record: %w", job.ID, err)
 	}
 	c.say("replay %s: %s, about %s", job.ID, plural(plan.Letters, "letter", "letters"), roughly(plan.Duration()))
-	for _, s := range plan.Failing {
-		c.say("%s stays: %s: %s", s.ID, s.Obstacle, printable(s.Problem))
-	}
-	if n := plan.Outcomes[deadletter.Left] - len(plan.Failing); n > 0 {
-		c.say("and %d more that would fail again", n)
+	c.sayFailing(plan)
+	if err := stops.tell(ctx, plan.Parts, func() {}); err != nil {
+		return fmt.Errorf("replay %s was begun: %w", job.ID, err)
 	}
 	switch {
 	case a.embedded != nil:
 		c.say("no worker is running: the replay begins with the next `usagebridge run`")
 	case !o.detach:
-		return c.followReplay(ctx, bucket, job.ID)
+		return c.followReplay(ctx, stops, bucket, job.ID)
 	}
 	if c.json {
 		return c.printJSON(viewReplay(&job, now))
 	}
 	return nil
+}
+
+// sayFailing names letters of a replay that stay where they are.
+func (c *cli) sayFailing(p *deadletter.Plan) {
+	for _, s := range p.Failing {
+		c.say("%s stays: %s", s.ID, printable(whyLeft(&s)))
+	}
+	if n := p.Outcomes[deadletter.Left] - len(p.Failing); n > 0 {
+		c.say("and %d more that would fail again", n)
+	}
+}
+
+// whyLeft is what is in the way of a letter. Most problems name it themselves.
+func whyLeft(s *deadletter.Specimen) string {
+	obstacle := string(s.Obstacle)
+	if strings.Contains(s.Problem, obstacle+": ") || strings.Contains(s.Problem, obstacle+" at ") {
+		return s.Problem
+	}
+	return obstacle + ": " + s.Problem
 }
 
 // replayDetail says in the audit log what was chosen, and how much it was.
@@ -201,7 +224,7 @@ func outcomeMeaning(o deadletter.Outcome) string {
 	case deadletter.Requeued:
 		return "still the desired figure of a key that has failed: sent again"
 	case deadletter.Superseded:
-		return "a newer figure is there: the replay changes nothing"
+		return "a newer figure is in the ledger or in this replay"
 	case deadletter.Known:
 		return "the ledger has this event: the replay changes nothing"
 	case deadletter.Left:
@@ -256,7 +279,7 @@ func (c *cli) showSpecimens(title string, list []deadletter.Specimen) error {
 	for _, s := range list {
 		about := string(s.Outcome)
 		if s.Obstacle != "" {
-			about = string(s.Obstacle) + ": " + s.Problem
+			about = whyLeft(&s)
 		}
 		fmt.Fprintf(&b, "  %s  %s  %s  %s\n", s.ID, printable(s.Integration), or(printable(s.Key), "-"), printable(cut(about, 200)))
 		for _, line := range diffDocuments(s.Before, s.After) {

@@ -179,7 +179,7 @@ func (c *cli) showReplay(j *deadletter.Job, now time.Time) error {
 func replayResult(j *deadletter.Job) [][2]string {
 	rows := [][2]string{{"replayed", strconv.Itoa(j.Replayed)}}
 	if j.Superseded > 0 {
-		rows = append(rows, [2]string{"superseded", fmt.Sprintf("%d when it was planned: newer figures were there", j.Superseded)})
+		rows = append(rows, [2]string{"superseded", fmt.Sprintf("%d when it was planned: newer figures were in the ledger, or are in this replay", j.Superseded)})
 	}
 	if n := j.Kept(); n > 0 {
 		rows = append(rows, [2]string{"left", fmt.Sprintf("%d: %s", n, countReasons(j.Left))})
@@ -265,13 +265,18 @@ type follower struct {
 }
 
 // followReplay watches a replay until it ends or rests. An interrupt ends the
-// watching alone.
-func (c *cli) followReplay(ctx context.Context, bucket *broker.Bucket[deadletter.Job], id string) error {
+// watching alone. A flood of dead letters may stop a vendor meanwhile.
+func (c *cli) followReplay(ctx context.Context, stops *stopTeller, bucket *broker.Bucket[deadletter.Job], id string) error {
 	f := &follower{to: c.stderr, live: isTerminal(c.stderr), begun: time.Now(), shown: time.Now(), first: true}
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
+	looked := time.Now() // at the vendors
 	for {
 		j, _, err := bucket.Get(ctx, id)
+		over := j.State != deadletter.Running && !j.Live(time.Now())
+		if err == nil && !over && time.Since(looked) >= followLines {
+			looked, err = time.Now(), stops.tell(ctx, j.Parts, f.clear)
+		}
 		switch {
 		case ctx.Err() != nil:
 			f.clear()
@@ -281,9 +286,9 @@ func (c *cli) followReplay(ctx context.Context, bucket *broker.Bucket[deadletter
 			f.clear()
 			return fmt.Errorf("watch replay %s, which goes on: %w", id, err)
 		}
-		if now := time.Now(); j.State != deadletter.Running && !j.Live(now) {
+		if over {
 			f.clear()
-			return c.endReplay(&j, now)
+			return errors.Join(c.endReplay(&j, time.Now()), stops.tell(ctx, j.Parts, f.clear))
 		}
 		f.show(&j, time.Now())
 		select {

@@ -165,13 +165,13 @@ func mending(r event.Reason, id string) string {
 	case event.ReasonSubjectMismatch:
 		return "To mend it, find out which ids are right, make the event name them, and replay it: " + edit + "."
 	case event.ReasonTooFarAhead:
-		return "To mend it, replay it once its time has come: " + replay + "; or correct the time: " + edit + "."
+		return "To mend it, replay it once its time has come: " + replay + "; or correct the time, which gives the event an id of its own: " + edit + "."
 	case event.ReasonTooOld:
 		return "To mend it, let the workers accept older events by " + envPrefix + "_TOO_OLD and replay it: " + replay + "."
 	case event.ReasonConflict:
 		return "To mend it, if this figure is the right one, give the event an id of its own and replay it: " + edit + "."
 	case event.ReasonRejected:
-		return "To mend it, remove at the partner what its answer complains of, then replay it: " + replay + "; or correct the event: " + edit + "."
+		return "To mend it, remove at the partner what its answer complains of, then replay it: " + replay + "; or correct the event, which gives it an id of its own: " + edit + "."
 	case event.ReasonUndeliverable:
 		return "To mend it, wait until the partner answers well again, then replay it: " + replay + "."
 	}

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/kelseyhightower/envconfig"
 
@@ -228,9 +229,13 @@ func mask(value, secret string) string {
 	return value // a path
 }
 
+// cut shortens a text to at most n bytes, at the border of a character.
 func cut(text string, n int) string {
 	if len(text) <= n {
 		return text
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
 	}
 	return text[:n] + "…"
 }

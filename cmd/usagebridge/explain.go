@@ -321,7 +321,10 @@ func (h *history) pending(op ledger.Operation) bool {
 		return true
 	}
 	newest, ok := h.stored.Desired()
-	return !ok || op.Version.Compare(newest.Version) > 0
+	if edited := op.Replay && op.Version == newest.Version && op.Event != newest.Event; !ok || edited {
+		return true
+	}
+	return op.Version.Compare(newest.Version) > 0
 }
 
 // approvalOf is under which id the figure waits if it has jumped.
@@ -398,8 +401,10 @@ func (h *history) name(s *ledger.Seen, steps []step) *figure {
 // call the one that had brought the same value before.
 func (h *history) delivery(x *explanation, op ledger.Operation) {
 	for _, c := range h.calls {
-		carried := c.Time == op.Time && c.Arrival == op.Arrival
-		same := x.Disposition == ledger.Unchanged && !c.At.After(x.Stored) && (ledger.Value{Units: c.Units, Properties: c.Properties}) == op.Value
+		equal := (ledger.Value{Units: c.Units, Properties: c.Properties}) == op.Value
+		// An edited replay shares time and arrival with its original.
+		carried := equal && c.Time == op.Time && c.Arrival == op.Arrival
+		same := equal && x.Disposition == ledger.Unchanged && !c.At.After(x.Stored)
 		switch {
 		case c.Verdict == string(delivery.Delivered) && (carried && x.Accepted == nil || same):
 			x.Accepted = &acceptance{At: c.At.UTC(), RequestID: c.RequestID, Attempt: c.Attempt, Value: x.Value}
@@ -408,8 +413,23 @@ func (h *history) delivery(x *explanation, op ledger.Operation) {
 			x.Failure = strings.TrimSpace(fmt.Sprintf("%d %s", c.Status, c.Message))
 		}
 	}
-	if x.Accepted == nil && h.stored != nil && h.stored.Posted() && h.stored.Delivered.Version == op.Version {
+	if is, ok := h.delivered(); x.Accepted == nil && ok && is.Version == op.Version && is.Value == op.Value {
 		d := h.stored.Delivered
 		x.Accepted = &acceptance{At: moment(d.At), RequestID: d.RequestID, Value: x.Value}
 	}
+}
+
+// delivered is the figure that the partner has: of those that look the same to
+// it the newest that the ledger remembers. Its Event is 0 if there is none.
+func (h *history) delivered() (s ledger.Seen, ok bool) {
+	if h.stored == nil || !h.stored.Posted() {
+		return ledger.Seen{}, false
+	}
+	d := h.stored.Delivered
+	for _, s := range h.stored.Seen {
+		if s.Version == d.Version && s.Value == d.Value {
+			return s, true
+		}
+	}
+	return ledger.Seen{Version: d.Version, Value: d.Value}, true
 }

@@ -111,8 +111,8 @@ func (h *history) undone(backfill uint64) *decision {
 
 // refused says whether somebody has refused the figure that an event had for
 // the key.
-func (h *history) refused(key ledger.Key, event uint64) bool {
-	id := ledger.ApprovalID(key, ledger.Seen{Event: event, Waits: ledger.Jumped})
+func (h *history) refused(key ledger.Key, digest uint64) bool {
+	id := ledger.ApprovalID(key, ledger.Seen{Event: digest, Waits: ledger.Jumped})
 	return slices.ContainsFunc(h.words, func(w word) bool { return w.approval == id && w.decision.Verdict == refused })
 }
 
@@ -184,7 +184,7 @@ func (h *history) begin() *course {
 		keeper := ledger.Entry{Key: key}
 		for _, s := range stored.Snapshots {
 			c.waited[s.Event] = c.waited[s.Event] || s.Waits
-			if s, ok := partly(s, gone); ok {
+			if s, ok := partly(s, func(p ledger.SeenPart) bool { return gone(p.Arrival) }); ok {
 				keeper.Snapshots = append(keeper.Snapshots, s)
 			}
 		}
@@ -193,13 +193,13 @@ func (h *history) begin() *course {
 	return c
 }
 
-// partly is the snapshot as it was when only those of its parts had come that
-// the log no longer has; ok is false if there are none.
-func partly(s ledger.Snapshot, gone func(uint64) bool) (was ledger.Snapshot, ok bool) {
+// partly is the snapshot with those of its parts alone that had come; ok is
+// false if there are none.
+func partly(s ledger.Snapshot, come func(ledger.SeenPart) bool) (was ledger.Snapshot, ok bool) {
 	was = s
 	was.Parts, was.Arrival = nil, 0
 	for _, p := range s.Parts {
-		if gone(p.Arrival) {
+		if come(p) {
 			was.Parts = append(was.Parts, p)
 			was.Arrival = max(was.Arrival, p.Arrival)
 		}
@@ -208,6 +208,66 @@ func partly(s ledger.Snapshot, gone func(uint64) bool) (was ledger.Snapshot, ok 
 		was.Done, was.Keys, was.Zeros, was.Waits = 0, 0, 0, false
 	}
 	return was, len(was.Parts) > 0
+}
+
+// asKept is the entry of a scope without those parts that the ledger, which
+// knows the snapshot, did not count: they had been given up before the others
+// came. When a worker gave up is not in the log.
+func asKept(e ledger.Entry, kept []ledger.Snapshot) ledger.Entry {
+	e.Snapshots = slices.Clone(e.Snapshots)
+	for i := range e.Snapshots {
+		s := &e.Snapshots[i]
+		k := knownAs(kept, s.Event)
+		if k == nil {
+			continue
+		}
+		was, ok := partly(*s, func(p ledger.SeenPart) bool { return counted(k, p) })
+		if ok {
+			*s = was
+		} else {
+			s.Parts, s.Lost, s.Done = nil, true, max(s.Done, s.Since)
+		}
+	}
+	return e
+}
+
+// counted says whether the ledger counts a part that came to the snapshot, or
+// a repeat of it.
+func counted(k *ledger.Snapshot, p ledger.SeenPart) bool {
+	at := slices.IndexFunc(k.Parts, func(q ledger.SeenPart) bool { return q.Number == p.Number })
+	if at < 0 {
+		return k.Complete()
+	}
+	return k.Parts[at].Arrival <= p.Arrival
+}
+
+func knownAs(kept []ledger.Snapshot, snapshot uint64) *ledger.Snapshot {
+	at := slices.IndexFunc(kept, func(k ledger.Snapshot) bool { return k.Event == snapshot })
+	if at < 0 {
+		return nil
+	}
+	return &kept[at]
+}
+
+// givenUp is the entry of a scope after it gave up what had waited for too long
+// by the clock of the log. The ledger's word on the snapshots that it still
+// knows is better.
+func givenUp(e ledger.Entry, kept []ledger.Snapshot, now time.Time, patience time.Duration) ledger.Entry {
+	var known, forgotten []ledger.Snapshot
+	for _, s := range e.Snapshots {
+		if knownAs(kept, s.Event) != nil {
+			known = append(known, s)
+		} else {
+			forgotten = append(forgotten, s)
+		}
+	}
+	e.Snapshots = forgotten
+	if patience > 0 {
+		e, _ = e.GiveUp(now, patience)
+	}
+	e.Snapshots = append(e.Snapshots, known...)
+	slices.SortStableFunc(e.Snapshots, func(a, b ledger.Snapshot) int { return b.Version.Compare(a.Version) })
+	return e
 }
 
 // until takes in what the partner and people had said when the event came.
@@ -258,12 +318,9 @@ func (c *course) desired() *ledger.Seen {
 // fold folds one event.
 func (c *course) fold(o *occurrence) {
 	now, key := o.message.Stored, c.history.key
-	if c.history.patience > 0 {
-		for scope, e := range c.entries {
-			if scope.Kind == ledger.Scope {
-				next, _ := e.GiveUp(now, c.history.patience)
-				c.Put(next)
-			}
+	for scope, e := range c.entries {
+		if scope.Kind == ledger.Scope {
+			c.Put(givenUp(e, c.history.keepers[scope].Snapshots, now, c.history.patience))
 		}
 	}
 	dead := c.history.dead[o.place()]
@@ -352,7 +409,7 @@ func (c *course) Entry(key ledger.Key) ledger.Entry {
 // Put takes a changed entry (ledger.Book). What a snapshot sets to 0 cannot be
 // weighed here, where one key is known: whether it waited is known otherwise.
 func (c *course) Put(e ledger.Entry) {
-	e.Snapshots = slices.Clone(e.Snapshots)
+	e = asKept(e, c.history.keepers[e.Key].Snapshots)
 	for i := range e.Snapshots {
 		if s := &e.Snapshots[i]; s.Complete() {
 			s.Waits = c.waited[s.Event]
@@ -373,7 +430,8 @@ func answered(e ledger.Entry, c ledger.Call) ledger.Entry {
 		Version: ledger.Version{Time: c.Time, Arrival: c.Arrival}, Value: ledger.Value{Units: c.Units, Properties: c.Properties},
 		Event: math.MaxUint64, // taken back since, or forgotten: 0 would be a figure without an event
 	}
-	if i := slices.IndexFunc(e.Seen, func(s ledger.Seen) bool { return s.Version == sent.Version }); i >= 0 {
+	// An edited replay shares time and arrival with its original.
+	if i := slices.IndexFunc(e.Seen, func(s ledger.Seen) bool { return s.Version == sent.Version && s.Value == sent.Value }); i >= 0 {
 		sent.Event = e.Seen[i].Event
 	}
 	answer := ledger.Answer{At: c.At.UnixNano(), Status: c.Status, Message: c.Message}

@@ -87,6 +87,16 @@ func (w *workshop) publish(e *event.Event) {
 	}
 }
 
+// giveUp gives up what lacks parts, as a worker does that the log says nothing of.
+func (w *workshop) giveUp() {
+	for key, keeper := range w.entries {
+		if key.Kind == ledger.Scope {
+			keeper, _ = keeper.GiveUp(w.now().Add(2*w.config.SnapshotPatience), w.config.SnapshotPatience)
+			w.Put(keeper)
+		}
+	}
+}
+
 // say writes a decision, and carries it out.
 func (w *workshop) say(key string, verdict judgment) {
 	if _, ok := w.words[key]; ok {
@@ -261,6 +271,41 @@ func TestToldAgainASnapshotThatWasGivenUpZeroesNothing(t *testing.T) {
 	if e := w.history(key).refold().Entry(key); e.Seen[0].Value.Units == 0 {
 		t.Errorf("got 0 desired, want 5: the first part had been given up before the second came")
 	}
+}
+
+func TestToldAgainTheLedgerKnowsBestWhichPartsCount(t *testing.T) {
+	w := newWorkshop()
+	key := ledger.CountKey("msp-1", "a1", "s2")
+	expectDesired := func(what, want string) {
+		t.Helper()
+		is, told := w.Entry(key), w.history(key).refold().Entry(key)
+		got, has := valueText(ledger.Count, told.Seen[0].Value), valueText(ledger.Count, is.Seen[0].Value)
+		if got != want || has != want {
+			t.Errorf("%s: told again %s is desired and the worker has %s, want %s", what, got, has, want)
+		}
+	}
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	w.giveUp()
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	expectDesired("begun again", "5")
+	expect(t, w.part(t, 2, nil), ledger.Applied, false, "applied: it is part 1 of 2", "it waits for 1 part, 1.")
+	w.giveUp()
+	expectDesired("given up again", "5")
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	expectDesired("one part again", "5")
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	expectDesired("both parts again", "0")
+
+	// The worker stood still for longer than the patience, and then took both.
+	w = newWorkshop()
+	w.config.SnapshotPatience = time.Hour
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	w.publish(countOf("x-1", "a1", "s3", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	w.config.SnapshotPatience = time.Second
+	expectDesired("both parts together", "0")
 }
 
 func TestToldAgainAContradictionChangesNothingEvenIfItsLetterHasGone(t *testing.T) {

@@ -48,7 +48,14 @@ type keyFigure struct {
 	Desired     bool               `json:"desired,omitempty"`
 	Delivered   bool               `json:"delivered,omitempty"`
 
-	version ledger.Version
+	seen ledger.Seen // version, value and event
+}
+
+// is says whether the figure is s, not merely one of the same time and arrival:
+// an edited replay shares them with its original. A figure whose event nobody
+// remembers is known by its value.
+func (f *keyFigure) is(s ledger.Seen) bool {
+	return f.seen.Version == s.Version && f.seen.Value == s.Value && (s.Event == 0 || f.seen.Event == s.Event)
 }
 
 // explainKey answers a question about a key.
@@ -108,14 +115,14 @@ func (h *history) explainKey(letter string, limit int) *keyExplanation {
 		x.keyView = viewKey(h.stored, h.gate, h.catalog)
 		x.LetterGone = h.stored.State == ledger.Failed && letter == ""
 		if desired, ok := h.stored.Desired(); ok {
-			x.From = h.origin(desired.Version, x.Figures)
+			x.From = sourceOf(desired, x.Figures)
 			x.Approval = h.awaited(desired)
 			if desired.Unfounded() {
 				x.From = &keyFigure{figure: *h.name(&desired, steps)}
 			}
 		}
-		if h.stored.Posted() {
-			x.DeliveredOf = h.origin(h.stored.Delivered.Version, x.Figures)
+		if delivered, ok := h.delivered(); ok {
+			x.DeliveredOf = sourceOf(delivered, x.Figures)
 		}
 	}
 	for i := range x.Figures {
@@ -131,11 +138,11 @@ func (h *history) explainKey(letter string, limit int) *keyExplanation {
 	return x
 }
 
-// origin is the figure of that version: the event, not a repeat of it.
-func (h *history) origin(v ledger.Version, figures []keyFigure) *keyFigure {
+// sourceOf is where the figure comes from: the event, not a repeat of it.
+func sourceOf(s ledger.Seen, figures []keyFigure) *keyFigure {
 	var best *keyFigure
 	for i := range figures {
-		if f := &figures[i]; f.version == v && (best == nil || f.Stored.Before(best.Stored)) {
+		if f := &figures[i]; f.is(s) && (best == nil || f.Stored.Before(best.Stored)) {
 			best = f
 		}
 	}
@@ -161,13 +168,13 @@ func (h *history) figures(steps []step) []keyFigure {
 			if known[s.Event] || s.Unfounded() {
 				continue
 			}
-			f := keyFigure{figure: *h.name(s, steps), Disposition: s.Disposition, Certain: true, version: s.Version}
+			f := keyFigure{figure: *h.name(s, steps), Disposition: s.Disposition, Certain: true, seen: *s}
 			f.mark(h)
 			list = append(list, f)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b keyFigure) int {
-		return cmp.Or(b.version.Compare(a.version), b.Stored.Compare(a.Stored))
+		return cmp.Or(b.seen.Version.Compare(a.seen.Version), b.Stored.Compare(a.Stored))
 	})
 	return list
 }
@@ -178,7 +185,7 @@ func (h *history) figure(s *step, steps []step) keyFigure {
 	is := ledger.Seen{Version: op.Version, Value: op.Value, Event: op.Event}
 	f := keyFigure{
 		figure: *h.name(&is, steps), Stored: o.message.Stored, Disposition: s.disposition, Backfill: op.Backfill,
-		Undone: h.undone(ledger.BackfillDigest(op.Backfill)), version: op.Version,
+		Undone: h.undone(ledger.BackfillDigest(op.Backfill)), seen: is,
 	}
 	f.EventID, f.Source = o.id, o.source
 	if o.event != nil {
@@ -210,8 +217,9 @@ func (f *keyFigure) mark(h *history) {
 		return
 	}
 	desired, ok := h.stored.Desired()
-	f.Desired = ok && desired.Version == f.version
-	f.Delivered = h.stored.Posted() && h.stored.Delivered.Version == f.version
+	f.Desired = ok && f.is(desired)
+	delivered, ok := h.delivered()
+	f.Delivered = ok && f.is(delivered)
 }
 
 // vanished says what a person has to say, or has said, of the zeros of a
@@ -389,8 +397,12 @@ func (x *keyExplanation) tellDelivered() {
 	if x.RequestID != "" {
 		text += " (request " + x.RequestID + ")"
 	}
-	if f := x.DeliveredOf; f != nil && (x.From == nil || f.version != x.From.version) {
-		text += ", from " + f.source()
+	if f := x.DeliveredOf; f != nil && (x.From == nil || !f.is(x.From.seen)) {
+		from := "from "
+		if f.Snapshot != "" {
+			from = "" // what it says begins with another word
+		}
+		text += ", " + from + f.source()
 	}
 	x.say("%s.", text)
 }
@@ -451,7 +463,7 @@ func (f *keyFigure) notes() (list []string) {
 	add(f.Backfill != "" && f.Undone != nil, "backfill "+f.Backfill+" (undone)")
 	add(f.ReplayOf != "", "replay of "+f.ReplayOf)
 	if a := f.Approval; a != nil {
-		add(a.Waits, "waits for approval")
+		add(a.Waits && f.Desired, "waits for approval") // one below another is not sent whatever is said
 		add(!a.Waits && a.Decision != nil, string(judgmentOf(a.Decision)))
 	}
 	add(f.refolded(), refoldedNote)

@@ -63,6 +63,67 @@ func TestAKeySaysWhatItsFiguresComeFromAndWhatBecameOfThem(t *testing.T) {
 	}
 }
 
+func TestAnEditedReplayIsNotTakenForItsOriginal(t *testing.T) {
+	w := newWorkshop()
+	key := ledger.CountKey("msp-1", "a1", "s2")
+	w.publish(countOf("e-1", "a1", "s2", 1, 9020, ""))
+	w.call(key, delivery.Dead)
+	edited := countOf("e-1-edited", "a1", "s2", 1, 20, "")
+	edited.ReplayOf = "1"
+	before := w.Entry(key)
+	w.publish(edited)
+	after := w.Entry(key)
+	w.Put(before)
+	expect(t, w.last(t, "e-1-edited"), "", false, "not folded yet")
+	w.Put(after)
+	w.call(key, delivery.Delivered)
+	expect(t, w.last(t, "e-1-edited"), ledger.Applied, true, "The partner accepted 20 on 2026-11-21T12:00:02.001Z.", "The key is now synced")
+	x := w.last(t, "e-1")
+	expect(t, x, ledger.Applied, true, "No accepted call with this figure is in the sync log. 1 call was without success", "Later 20 at 2026-11-20T12:01:00Z (event e-1-edited of //billing, arrival 1) took its place.")
+	if x.Accepted != nil {
+		t.Errorf("got %+v, want no call by which the partner took what it refused", x.Accepted)
+	}
+	h := w.history(key)
+	check := func(h *history, from string) {
+		t.Helper()
+		k := h.explainKey("", 0)
+		expectSentences(t, k.Sentences, from)
+		if got, want := noteworthy(k), []string{"20|applied|e-1-edited|desired, partner has it, replay of 1", "9020|applied|e-1|"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	check(h, "Desired is 20, true at 2026-11-20T12:01:00Z: event e-1-edited of //billing, stored as EVENTS_acme/2 on 2026-11-21T12:00:02Z, a replay of dead letter EVENTS_acme/1.")
+	if x := w.last(t, "e-1-edited"); x.Failures != 0 {
+		t.Errorf("got %d calls without success for the replay, want none: that was the original's", x.Failures)
+	}
+	h.calls = nil // the sync log has been trimmed
+	if x := h.explain(&h.log[0], h.log[0].operations[0], nil); x.Accepted != nil {
+		t.Errorf("got %+v by the ledger's word, want nothing: the partner has another value", x.Accepted)
+	}
+}
+
+func TestWhatThePartnerHasIsSaidToBeAZeroInGoodWords(t *testing.T) {
+	w := newWorkshop()
+	key := ledger.CountKey("msp-1", "a1", "s2")
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 1, ""))
+	w.call(key, delivery.Delivered)
+	w.publish(countOf("e-2", "a1", "s2", 3, 5, ""))
+	expectSentences(t, w.history(key).explainKey("", 0).Sentences,
+		"The partner has 0 since 2026-11-21T12:00:02.001Z, zeroed by snapshot month, which did not name the key")
+}
+
+func TestAFigureBelowAnotherIsNotNotedToWait(t *testing.T) {
+	w := newWorkshop()
+	w.publish(countOf("e-1", "a1", "s1", 1, 5, ""))
+	w.publish(countOf("e-2", "a1", "s1", 2, 900, ""))
+	w.publish(countOf("e-3", "a1", "s1", 3, 6, ""))
+	want := []string{"6|applied|e-3|desired", "900|applied|e-2|", "5|applied|e-1|"}
+	if got := noteworthy(w.history(ledger.CountKey("msp-1", "a1", "s1")).explainKey("", 0)); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestAKeyOfWhichAllWasTakenBackSaysSo(t *testing.T) {
 	w := newWorkshop()
 	w.publish(countOf("e-1", "a1", "s2", 1, 5, "b1"))

@@ -159,7 +159,7 @@ func (h *history) judgePart(x *explanation, o *occurrence, letter *broker.Stored
 			x.Disposition = ledger.Duplicate
 		}
 		x.Certain = true
-	case !known && h.pendingPart(op), known && snapshot.Open():
+	case !known && h.pendingPart(op), known && snapshot.Open() && (o.event.ReplayOf != "" || op.Arrival > snapshot.Arrival): // an earlier one was given up
 		x.Disposition = ""
 	}
 	if letter != nil && !ofCall(letter.Fault.Reason) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/usagebridge/usagebridge/consumers/deadletter"
 )
 
 func TestAnEditIsShownAsTheLinesThatDiffer(t *testing.T) {
@@ -71,6 +73,45 @@ func TestADurationIsSaidRoughly(t *testing.T) {
 	for seconds, want := range map[float64]string{0: "a second", 1: "1 second", 90: "90 seconds", 150: "3 minutes", 5000: "83 minutes", 7200: "2.0 hours"} {
 		if got := roughly(time.Duration(seconds * float64(time.Second))); got != want {
 			t.Errorf("%v s: %q, want %q", seconds, got, want)
+		}
+	}
+}
+
+func TestATextIsCutAtTheBorderOfACharacter(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		n    int
+		want string
+	}{
+		{"abc", 3, "abc"},
+		{"abcd", 3, "abc…"},
+		{"aäb", 2, "a…"},
+		{"aäb", 3, "aä…"},
+		{"🧾🧾", 7, "🧾…"},
+		{"🧾🧾", 3, "…"},
+		{"", 0, ""},
+		{"a", 0, "…"},
+	} {
+		if got := cut(tt.text, tt.n); got != tt.want {
+			t.Errorf("%q, at most %d bytes: got %q, want %q", tt.text, tt.n, got, tt.want)
+		}
+	}
+}
+
+func TestWhatIsInTheWayOfALetterIsSaidOnce(t *testing.T) {
+	for _, tt := range []struct {
+		obstacle deadletter.Obstacle
+		problem  string
+		want     string
+	}{
+		{"too_far_ahead", "too_far_ahead at /time: it is ahead", "too_far_ahead at /time: it is ahead"},
+		{"malformed", "malformed: not JSON", "malformed: not JSON"},
+		{"invalid", "the edited event: invalid at /id: it is empty", "the edited event: invalid at /id: it is empty"},
+		{"edit_fails", "it cannot be edited in parts: malformed: not JSON", "edit_fails: it cannot be edited in parts: malformed: not JSON"},
+		{"invalid", "it has 2 events: want one", "invalid: it has 2 events: want one"},
+	} {
+		if got := whyLeft(&deadletter.Specimen{Obstacle: tt.obstacle, Problem: tt.problem}); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
 }

@@ -46,6 +46,8 @@ type line struct {
 type origin struct {
 	id, source string
 	stored     time.Time
+	place      string // of the event that stands, which may be a replay
+	replayOf   string // place of its original; empty: it is no replay
 	zeroedBy   string // id of the snapshot that did not name the key; empty: it was named
 }
 
@@ -217,7 +219,7 @@ func (a *app) linesThen(ctx context.Context, b *books, record *status.Integratio
 	if b.rules, err = a.rulesOf(ctx, b.vendor, b.asOf); err != nil {
 		return nil, err
 	}
-	f := newRefolding(b, limits.Ahead)
+	f := newRefolding(b, limits.Ahead, a.config.SnapshotPatience)
 	if err := a.broker.Calls(ctx, b.vendor, b.organization, broker.CallFilter{}, func(c ledger.Call) error {
 		f.note(c)
 		return nil
@@ -306,17 +308,21 @@ func (a *app) postureAt(ctx context.Context, b *books, record *status.Integratio
 type refolding struct {
 	books    *books
 	ahead    time.Duration // how far an event's time may be after its arrival
+	patience time.Duration // with snapshots whose parts do not come; 0: without end
 	lines    map[ledger.Key]*line
-	keepers  map[ledger.Key]ledger.Entry  // of snapshots and backfills
-	calls    map[ledger.Key][]ledger.Call // not folded yet
-	accepted map[ledger.Key]ledger.Call   // the last one that was folded
-	replayed map[uint64]bool              // digests of events that were replayed after the statement's time
-	at       *event.Message               // that is folded now
+	keepers  map[ledger.Key]ledger.Entry      // of snapshots and backfills
+	known    map[ledger.Key][]ledger.Snapshot // those of a scope that the ledger has now
+	unknown  map[ledger.Key][]ledger.Snapshot // those in parts that it has no more, with all that came
+	calls    map[ledger.Key][]ledger.Call     // not folded yet
+	accepted map[ledger.Key]ledger.Call       // the last one that was folded
+	replayed map[uint64]bool                  // digests of events that were replayed after the statement's time
+	at       *event.Message                   // that is folded now
 }
 
-func newRefolding(b *books, ahead time.Duration) *refolding {
+func newRefolding(b *books, ahead, patience time.Duration) *refolding {
 	return &refolding{
-		books: b, ahead: ahead, lines: map[ledger.Key]*line{}, keepers: map[ledger.Key]ledger.Entry{},
+		books: b, ahead: ahead, patience: patience, lines: map[ledger.Key]*line{}, keepers: map[ledger.Key]ledger.Entry{},
+		known: map[ledger.Key][]ledger.Snapshot{}, unknown: map[ledger.Key][]ledger.Snapshot{},
 		calls: map[ledger.Key][]ledger.Call{}, accepted: map[ledger.Key]ledger.Call{}, replayed: map[uint64]bool{},
 	}
 }
@@ -377,11 +383,11 @@ func (f *refolding) beginKeeper(stored *ledger.Entry) {
 	}
 	keeper := ledger.Entry{Key: stored.Key}
 	for _, s := range stored.Snapshots {
-		if s.Arrival != 0 && !f.books.events.has(s.Arrival) {
+		if s, ok := partly(s, func(p ledger.SeenPart) bool { return !f.books.events.has(p.Arrival) }); ok {
 			keeper.Snapshots = append(keeper.Snapshots, s)
 		}
 	}
-	f.keepers[stored.Key] = keeper
+	f.keepers[stored.Key], f.known[stored.Key] = keeper, stored.Snapshots
 }
 
 // unrecorded is the call by which the partner has what it has, when the sync
@@ -403,12 +409,37 @@ func (f *refolding) unrecorded(stored *ledger.Entry) (c ledger.Call, ok bool) {
 // take folds one event. Events come in the order of the log.
 func (f *refolding) take(o *occurrence) {
 	f.at = &o.message
+	f.expect(o)
 	folded, err := ledger.Fold(f, o.operations, f.books.rules, o.message.Stored)
 	if err != nil {
 		return // a conflict changes nothing
 	}
 	for _, scope := range folded.Completed {
 		f.Counts(scope, func(key ledger.Key) { ledger.Review(f, key, f.books.rules, o.message.Stored) })
+	}
+}
+
+// expect gives up what a part comes too late for, and keeps in mind the
+// snapshots of which the ledger no longer says whether they were given up.
+func (f *refolding) expect(o *occurrence) {
+	for _, op := range o.operations {
+		if op.Part == nil {
+			continue
+		}
+		known := f.known[op.Key]
+		f.keepers[op.Key] = givenUp(f.Entry(op.Key), known, o.message.Stored, f.patience)
+		if op.Part.Of == 1 || knownAs(known, op.Event) != nil {
+			continue // nothing is awaited, or the ledger knows
+		}
+		s := knownAs(f.unknown[op.Key], op.Event)
+		if s == nil {
+			f.unknown[op.Key] = append(f.unknown[op.Key], ledger.Snapshot{Version: ledger.Version{Time: op.Time}, Event: op.Event, Of: op.Part.Of})
+			s = &f.unknown[op.Key][len(f.unknown[op.Key])-1]
+		}
+		s.Arrival = max(s.Arrival, op.Arrival)
+		if !slices.ContainsFunc(s.Parts, func(p ledger.SeenPart) bool { return p.Number == op.Part.Number }) {
+			s.Parts = append(s.Parts, ledger.SeenPart{Number: op.Part.Number, Arrival: op.Arrival})
+		}
 	}
 }
 
@@ -434,7 +465,7 @@ func (f *refolding) Entry(key ledger.Key) ledger.Entry {
 func (f *refolding) Put(e ledger.Entry) {
 	switch l := f.lines[e.Key]; {
 	case e.Key.Kind != ledger.Count:
-		f.keepers[e.Key] = e
+		f.keepers[e.Key] = asKept(e, f.known[e.Key])
 	case l == nil:
 		f.lines[e.Key] = &line{entry: e}
 	default:
@@ -520,8 +551,25 @@ func (f *refolding) certainFigure(l *line) bool {
 		return false
 	case !b.events.has(figure.Arrival) && f.replayed[figure.Event]:
 		return false // its own message has gone, and it may have come with the replay
+	case f.doubtful(l.entry.Key, figure):
+		return false
 	}
 	return !f.forgotten(b.entries[l.entry.Key], figure.Version)
+}
+
+// doubtful says whether the figure is a zero of a snapshot that may have been
+// given up, or would be one if it was not.
+func (f *refolding) doubtful(key ledger.Key, figure ledger.Seen) bool {
+	for scope, snapshots := range f.unknown {
+		if key.In(scope) && slices.ContainsFunc(snapshots, func(s ledger.Snapshot) bool {
+			zero := figure.Value == ledger.Value{}
+			covers := s.Event == figure.Event && zero || s.Event != figure.Event && !zero && figure.Version.Compare(s.Version) < 0
+			return covers && len(s.Parts) == s.Of
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // certainAnswer says whether no other call can have been the last accepted.
@@ -581,7 +629,10 @@ func attribute(lines []*line, events []occurrence) (all bool) {
 	for _, l := range lines {
 		for i := range events {
 			if o := &events[i]; l.origin == nil && o.stands(&l.entry) {
-				l.origin = &origin{id: o.id, source: o.source, stored: o.message.Stored, zeroedBy: o.zeroes(&l.entry)}
+				l.origin = &origin{id: o.id, source: o.source, stored: o.message.Stored, place: o.place(), zeroedBy: o.zeroes(&l.entry)}
+				if o.event.ReplayOf != "" {
+					l.origin.replayOf = o.message.Stream + "/" + o.event.ReplayOf
+				}
 			}
 		}
 		all = all && l.origin != nil
@@ -595,8 +646,7 @@ func (o *occurrence) stands(e *ledger.Entry) bool {
 	if !ok || o.event == nil || uint64(o.event.Arrival) != figure.Arrival {
 		return false
 	}
-	_, snapshot := o.event.Data.(event.Snapshot) // its figures have a digest of its own
-	return snapshot || o.event.Digest() == figure.Event
+	return o.event.SnapshotDigest() == figure.Event
 }
 
 // zeroes names the snapshot if the event is one that does not name the entry's
@@ -617,6 +667,9 @@ func (b *books) fill(s *statement.Statement, lines map[ledger.Key]*line) {
 	s.Integration = statement.Integration{Status: string(b.posture.status), Since: b.posture.since, Gates: b.posture.gates}
 	if !b.posture.known {
 		s.Notes = append(s.Notes, "Where the integration stood is not known: the status log no longer reaches back; states are shown as if nothing had held it.")
+	}
+	if !b.now && b.rules != nil && len(b.rules.Jump) > 0 {
+		s.Notes = append(s.Notes, "Figures that waited for approval then are shown by the guards of today.")
 	}
 	for _, l := range lines {
 		s.Rows = append(s.Rows, b.row(l))
@@ -666,7 +719,7 @@ func (b *books) row(l *line) statement.Row {
 		row.Notes = append(row.Notes, "waits for approval")
 	}
 	if o := l.origin; o != nil {
-		row.EventID, row.Source, row.ArrivedAt = o.id, o.source, o.stored
+		row.EventID, row.Source, row.ArrivedAt, row.Place = o.id, o.source, o.stored, o.place
 	}
 	return row
 }
@@ -675,6 +728,9 @@ func (b *books) row(l *line) statement.Row {
 func (b *books) disposition(l *line, figure ledger.Seen) (notes []string) {
 	if l.origin != nil && l.origin.zeroedBy != "" {
 		notes = append(notes, "zeroed by snapshot "+l.origin.zeroedBy)
+	}
+	if l.origin != nil && l.origin.replayOf != "" {
+		notes = append(notes, "replay of "+l.origin.replayOf)
 	}
 	if figure.Backfill != 0 {
 		notes = append(notes, strings.TrimSpace("backfill "+b.backfills[figure.Backfill]))

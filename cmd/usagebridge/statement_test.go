@@ -34,7 +34,7 @@ func booksOf(asOf time.Time, entries ...*ledger.Entry) *books {
 
 // rowsAt folds what the logs have, and shows it.
 func rowsAt(b *books, log []occurrence, calls ...ledger.Call) []statement.Row {
-	f := newRefolding(b, 5*time.Minute)
+	f := newRefolding(b, 5*time.Minute, 4*time.Second)
 	for _, c := range calls {
 		f.note(c)
 	}
@@ -198,12 +198,12 @@ func TestASnapshotZeroesWhatItDoesNotNameAsOfItsTime(t *testing.T) {
 		ID: "s-1", Source: "//billing", Type: event.TypeSnapshot, Time: noon.Add(3 * time.Minute), Vendor: "acme", Organization: "msp-1",
 		Data: event.Snapshot{SnapshotID: "daily", Counts: []event.Count{{AccountID: "a-2", ServiceID: "mail", UnitCount: 9 * event.UnitsScale}}}, Arrival: event.ArrivalAt(2, 0),
 	}
-	version := ledger.Version{Time: body.Time.UnixNano(), Arrival: uint64(body.Arrival)}
+	version, digest := ledger.Version{Time: body.Time.UnixNano(), Arrival: uint64(body.Arrival)}, body.SnapshotDigest()
 	log = append(log, occurrence{
 		message: event.Message{Stream: "EVENTS_acme", Sequence: 2, Stored: stored(2)}, event: body, id: body.ID, source: body.Source,
 		operations: []ledger.Operation{
-			{Key: ledger.CountKey("msp-1", "a-2", "mail"), Version: version, Value: ledger.Value{Units: 9_000_000}, Event: 77},
-			{Key: ledger.ScopeKey("msp-1", ""), Version: version, Event: 77, Part: &ledger.Part{Number: 1, Of: 1, Content: 1, Name: "daily"}},
+			{Key: ledger.CountKey("msp-1", "a-2", "mail"), Version: version, Value: ledger.Value{Units: 9_000_000}, Event: digest},
+			{Key: ledger.ScopeKey("msp-1", ""), Version: version, Event: digest, Part: &ledger.Part{Number: 1, Of: 1, Content: 1, Name: "daily"}},
 		},
 	})
 	expectRows(t, "before", rowsAt(booksOf(stored(1)), log), "backup=5 by e-1, accepted nothing by ?, dirty")
@@ -216,6 +216,113 @@ func TestASnapshotZeroesWhatItDoesNotNameAsOfItsTime(t *testing.T) {
 		}
 		if !slices.Equal(r.Notes, want) {
 			t.Errorf("%s: got notes %q, want %q", r.Service, r.Notes, want)
+		}
+	}
+}
+
+// books are the books as of a time with what the workshop's ledger has.
+func (w *workshop) books(asOf time.Time) *books {
+	b := booksOf(asOf)
+	for key, e := range w.entries {
+		if key.Kind == ledger.Count {
+			b.entries[key] = &e
+			b.posted[key.AccountKey()], b.posted[key.ServiceKey()] = true, true
+		} else {
+			b.keepers = append(b.keepers, e)
+		}
+	}
+	return b
+}
+
+func TestASnapshotThatTheLedgerGaveUpZeroesNothing(t *testing.T) {
+	const five, zero = "s2=5 by e-1, accepted nothing by ?, dirty", "s2=0 by month-2, accepted nothing by ?, dirty"
+	w := newWorkshop()
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	w.giveUp()
+	expectRows(t, "given up", rowsAt(w.books(stored(9)), w.log), five)
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	expectRows(t, "begun again", rowsAt(w.books(stored(9)), w.log), five)
+	w.giveUp()
+	expectRows(t, "given up again", rowsAt(w.books(stored(9)), w.log), five)
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	for sequence, want := range map[int]string{3: five, 4: five, 5: zero} {
+		expectRows(t, fmt.Sprint("complete at last, as of ", sequence), rowsAt(w.books(stored(sequence)), w.log), want)
+	}
+}
+
+func TestASnapshotThatTheLedgerHasForgottenMakesItsRowsUncertain(t *testing.T) {
+	w := newWorkshop()
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 1, 2, "", unitsOf("a1", "s1", 7)))
+	w.publish(countOf("e-2", "a1", "s3", 9, 6, "")) // newer than the snapshot
+	rows := func(sequence int) []statement.Row {
+		late := slices.Clone(w.log)
+		part := snapshotOf("month", "", 2, 2, 2, "")
+		late = append(late, readTestMessage(sequence, part.Subject().String(), part.Structured())...)
+		b := w.books(stored(60))
+		b.keepers = nil
+		return rowsAt(b, late)
+	}
+	for name, c := range map[string]struct {
+		sequence int
+		want     string
+	}{
+		"in time":  {4, "s2=0 by month-2, accepted nothing by ?, dirty, not certain"},
+		"too late": {40, "s2=5 by e-1, accepted nothing by ?, dirty, not certain"},
+	} {
+		want := "s1=7 by month-1, accepted nothing by ?, dirty; " + c.want + "; s3=6 by e-2, accepted nothing by ?, dirty"
+		expectRows(t, name, rows(c.sequence), want)
+	}
+}
+
+func TestASnapshotOfWhichTheLogHasLostAPartIsCompleteWhenTheLastOneComes(t *testing.T) {
+	w := newWorkshop()
+	w.publish(snapshotOf("month", "", 2, 1, 2, ""))
+	w.publish(countOf("e-1", "a1", "s2", 1, 5, ""))
+	w.publish(snapshotOf("month", "", 2, 2, 2, ""))
+	for sequence, want := range map[int]string{2: "s2=5 by e-1, accepted nothing by ?, dirty", 3: "s2=0 by month-2, accepted nothing by ?, dirty"} {
+		b := w.books(stored(sequence))
+		b.events = reach{first: 2, since: stored(2)}
+		expectRows(t, fmt.Sprint("as of ", sequence), rowsAt(b, w.log), want)
+	}
+}
+
+func TestARowOfAnEditedReplayStandsWhereTheReplayDoes(t *testing.T) {
+	w := newWorkshop()
+	w.publish(countOf("e-1", "a1", "s2", 1, 9020, ""))
+	w.call(ledger.CountKey("msp-1", "a1", "s2"), delivery.Dead)
+	edited := countOf("e-1-edited", "a1", "s2", 1, 20, "")
+	edited.ReplayOf = "1"
+	w.publish(edited)
+	w.publish(snapshotOf("wrong", "a2", 1, 1, 1, "", unitsOf("a2", "s2", 7)))
+	again := snapshotOf("right", "a2", 1, 1, 1, "", unitsOf("a2", "s2", 8))
+	again.ReplayOf = "3"
+	w.publish(again)
+	rows := rowsAt(w.books(stored(9)), w.log, w.calls[ledger.CountKey("msp-1", "a1", "s2")]...)
+	slices.SortFunc(rows, func(x, y statement.Row) int { return strings.Compare(x.Account, y.Account) })
+	for i, want := range []string{"20 e-1-edited EVENTS_acme/2 replay of EVENTS_acme/1", "8 right-1 EVENTS_acme/4 replay of EVENTS_acme/3"} {
+		r := rows[i]
+		if got := fmt.Sprint(r.Units, " ", r.EventID, " ", r.Place, " ", strings.Join(r.Notes, "; ")); got != want || !r.ArrivedAt.Equal(stored(2+2*i)) {
+			t.Errorf("got %s, arrived at %s; want %s at %s", got, r.ArrivedAt, want, stored(2+2*i))
+		}
+	}
+}
+
+func TestAPastStatementSaysThatTheGuardsAreThoseOfToday(t *testing.T) {
+	const note = "Figures that waited for approval then are shown by the guards of today."
+	for _, c := range []struct {
+		jump map[string]float64
+		now  bool
+		want bool
+	}{{map[string]float64{"backup": 10}, false, true}, {map[string]float64{"backup": 10}, true, false}, {nil, false, false}} {
+		b := booksOf(stored(9))
+		b.rules.Jump, b.now = c.jump, c.now
+		var s statement.Statement
+		b.fill(&s, nil)
+		if got := slices.Contains(s.Notes, note); got != c.want {
+			t.Errorf("factors %v, now %v: got notes %q, want the note on guards: %v", c.jump, c.now, s.Notes, c.want)
 		}
 	}
 }

@@ -192,9 +192,9 @@ func (p *filterParser) set(name, value string) (err error) {
 	case termID:
 		f.IDs, err = append(f.IDs, value), checkPlace(value)
 	case termSince:
-		f.Since, err = parseMoment(value, p.now)
+		f.Since, err = ParseMoment(value, p.now)
 	case termUntil:
-		f.Until, err = parseMoment(value, p.now)
+		f.Until, err = ParseMoment(value, p.now)
 	case termText:
 		f.Text = value
 	}
@@ -241,9 +241,10 @@ func checkPlace(value string) error {
 // day is what no unit of package time is.
 const day = 24 * time.Hour
 
-// parseMoment reads a time, or a duration before now. A figure of this world
-// is not older than 1970.
-func parseMoment(value string, now time.Time) (time.Time, error) {
+// ParseMoment reads a point in time as people give it: a time (RFC 3339), or
+// how long before now, such as 2h or 7d. It is not before 1970; the error says
+// what would be right.
+func ParseMoment(value string, now time.Time) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, value)
 	if err != nil {
 		var age time.Duration

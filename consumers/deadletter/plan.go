@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
 
 // StoredLetter is a dead letter with its place in DEADLETTERS.
@@ -28,7 +29,7 @@ type Letters func(ctx context.Context, f Filter, yield func(StoredLetter) error)
 type PlanConfig struct {
 	Filter Filter
 	Limit  int     // only the first so many letters; 0: all
-	Sample int     // how many letters are shown with their outcome
+	Sample int     // how many letters are shown with their outcome, and of those that would stay
 	Share  int     // percent of an integration's rate, 1 to 100
 	Rate   float64 // calls per second and integration; 0: no limit
 	Now    time.Time
@@ -41,14 +42,16 @@ type Plan struct {
 	Letters int    `json:"letters"`
 	Keys    int    `json:"keys"` // distinct ones that the letters concern
 	// Outcomes and Left count the letters: by outcome, and those that stay
-	// where they are by what is in the way.
+	// where they are by what is in the way. Letters of one key supersede one
+	// another: of those that would be applied only the newest counts as such.
 	Outcomes map[Outcome]int  `json:"outcomes"`
 	Left     map[Obstacle]int `json:"left"`
 	Share    int              `json:"share"`
 	Pace     float64          `json:"pace"`    // letters per second and integration
 	Seconds  float64          `json:"seconds"` // about how long it takes
 	Parts    []Part           `json:"parts"`
-	// Sample has the first letters; Failing the first ones that would stay.
+	// Sample has the first letters; Failing the first ones that would stay, no
+	// more than were asked for as a sample, and at most 20.
 	Sample  []Specimen `json:"sample"`
 	Failing []Specimen `json:"failing,omitempty"`
 }
@@ -93,7 +96,7 @@ var errEnough = errors.New("enough")
 // NewPlan judges every letter that the filter chooses, once.
 func NewPlan(ctx context.Context, letters Letters, judge *Judge, c PlanConfig) (*Plan, error) {
 	p := planner{
-		config: c, judge: judge, seed: maphash.MakeSeed(), keys: map[uint64]struct{}{}, parts: map[[2]string]int{},
+		config: c, judge: judge, seed: maphash.MakeSeed(), keys: map[uint64]lead{}, parts: map[[2]string]int{},
 		plan: &Plan{
 			Filter: c.Filter, Share: c.Share, Pace: PaceOf(c.Rate, c.Share),
 			Outcomes: map[Outcome]int{}, Left: map[Obstacle]int{}, Parts: []Part{}, Sample: []Specimen{},
@@ -134,9 +137,23 @@ type planner struct {
 	chunk  []StoredLetter
 	// keys has hashes: of a million keys the odds that two share one are below
 	// one in ten million, and a wrong count would be off by one.
-	keys  map[uint64]struct{}
+	keys  map[uint64]lead
 	seed  maphash.Seed
+	hopes []hope            // by letter, in the order of the plan
 	parts map[[2]string]int // places in plan.Parts by vendor and organization
+}
+
+// lead is the newest figure of a key that the letters so far would bring.
+type lead struct {
+	version ledger.Version
+	letter  int // of planner.hopes, counted from 1; 0: none brings one
+}
+
+// hope is what a letter counts for as long as no newer one takes it away.
+type hope struct {
+	leads    int32 // keys of which it has the newest figure
+	requeued bool  // else it is applied
+	beyond   bool  // it does something whatever becomes of its figures
 }
 
 // settle judges the letters of the chunk together and adds them in order.
@@ -165,13 +182,14 @@ func (p *planner) add(l *StoredLetter, r *Ruling) {
 	plan := p.plan
 	plan.Letters++
 	plan.Upto = max(plan.Upto, l.Sequence)
-	plan.Outcomes[r.Outcome]++
 	for _, key := range r.Keys {
 		p.count(l.Vendor, key.String())
 	}
 	if key := KeyOf(&l.Letter); len(r.Keys) == 0 && key != "" { // the event cannot be read, the letter names one
 		p.count(l.Vendor, l.Organization+"/"+key)
 	}
+	p.rank(l.Vendor, r)
+	plan.Outcomes[r.Outcome]++
 	at, known := p.parts[[2]string{l.Vendor, l.Organization}]
 	if !known {
 		at = len(plan.Parts)
@@ -186,13 +204,66 @@ func (p *planner) add(l *StoredLetter, r *Ruling) {
 		return
 	}
 	plan.Left[r.Obstacle]++
-	if len(plan.Failing) < maxFailing {
+	if len(plan.Failing) < min(p.config.Sample, maxFailing) {
 		plan.Failing = append(plan.Failing, specimen(l, r))
 	}
 }
 
 func (p *planner) count(vendor, key string) {
-	p.keys[maphash.Comparable(p.seed, [2]string{vendor, key})] = struct{}{}
+	hash := p.hash(vendor, key)
+	if _, known := p.keys[hash]; !known {
+		p.keys[hash] = lead{}
+	}
+}
+
+func (p *planner) hash(vendor, key string) uint64 {
+	return maphash.Comparable(p.seed, [2]string{vendor, key})
+}
+
+// rank takes from older letters of the plan what the next one has newer
+// figures of, and the other way round. Of two figures of one place in the log
+// the later letter's wins, as in the ledger.
+func (p *planner) rank(vendor string, r *Ruling) {
+	p.hopes = append(p.hopes, hope{requeued: r.Outcome == Requeued, beyond: r.beyond})
+	if len(r.news) == 0 {
+		return
+	}
+	own := len(p.hopes)
+	for _, figure := range r.news {
+		hash := p.hash(vendor, figure.key.String())
+		newest := p.keys[hash]
+		if newest.letter > 0 && newest.version.Compare(figure.version) > 0 {
+			continue
+		}
+		p.keys[hash] = lead{figure.version, own}
+		p.hopes[own-1].leads++
+		if newest.letter > 0 {
+			p.overtake(newest.letter - 1)
+		}
+	}
+	if p.hopes[own-1].leads == 0 && !r.beyond {
+		r.Outcome = Superseded
+	}
+}
+
+// overtake takes the newest figure of one key from an earlier letter.
+func (p *planner) overtake(letter int) {
+	h := &p.hopes[letter]
+	h.leads--
+	if h.leads > 0 || h.beyond {
+		return
+	}
+	before := Applies
+	if h.requeued {
+		before = Requeued
+	}
+	if p.plan.Outcomes[before]--; p.plan.Outcomes[before] == 0 {
+		delete(p.plan.Outcomes, before)
+	}
+	p.plan.Outcomes[Superseded]++
+	if letter < len(p.plan.Sample) { // it has the first letters
+		p.plan.Sample[letter].Outcome = Superseded
+	}
 }
 
 func (p *planner) finish() *Plan {

@@ -21,7 +21,8 @@ const (
 	// Requeued: the figure is still the desired one of a key that has failed,
 	// and is sent again.
 	Requeued Outcome = "requeued"
-	// Superseded: every key has a newer figure. The replay changes nothing.
+	// Superseded: every key has a newer figure, in the ledger or, in a plan, by
+	// another letter of the same replay. This letter changes nothing in the end.
 	Superseded Outcome = "superseded"
 	// Known: the ledger has this very event already, and its key has not
 	// failed. The replay changes nothing.
@@ -73,10 +74,19 @@ type Ruling struct {
 	Keys    []ledger.Key // that the event concerns, as far as it could be read
 	// Before and After are the event as a document, when it was edited.
 	Before, After []byte
+
+	news   []placed // figures that the ledger would take, or send again
+	beyond bool     // it may do something to keys that it does not name
+}
+
+// placed is the place of a figure among those of its key.
+type placed struct {
+	key     ledger.Key
+	version ledger.Version
 }
 
 func (r Ruling) left(why Obstacle, problem string) Ruling {
-	r.Outcome, r.Obstacle, r.Problem = Left, why, problem
+	r.Outcome, r.Obstacle, r.Problem, r.news = Left, why, problem, nil
 	return r
 }
 
@@ -100,7 +110,7 @@ func (j *Judge) Judge(ctx context.Context, l *event.Letter, now time.Time) (Ruli
 	if err != nil {
 		return r.left(obstacleOf(err), err.Error()), nil
 	}
-	return j.hold(ctx, r, e.Vendor, operations)
+	return j.hold(ctx, r, e.Vendor, operations, now)
 }
 
 // message is what would be published, or the ruling that nothing can be.
@@ -116,6 +126,7 @@ func (j *Judge) message(l *event.Letter) (r Ruling, fault *Ruling) {
 		if r.Before, r.After, err = j.Edit.apply(l); err != nil {
 			return give(EditFails, err.Error())
 		}
+		r.After = l.Renamed(r.After)
 		r.Message, _, err = l.Edited(r.After)
 	}
 	if _, isFault := errors.AsType[*event.Fault](err); err != nil && !isFault {
@@ -136,44 +147,39 @@ func obstacleOf(err error) Obstacle {
 }
 
 // hold holds what the event does against the ledger.
-func (j *Judge) hold(ctx context.Context, r Ruling, vendor string, operations []ledger.Operation) (Ruling, error) {
-	var applies, requeued, known, further bool
-	for i := range operations {
-		op := &operations[i]
-		if !op.Key.Kind.Figure() {
-			further = true // a snapshot does something to keys that it does not name, too
-			continue
+func (j *Judge) hold(ctx context.Context, r Ruling, vendor string, operations []ledger.Operation, now time.Time) (Ruling, error) {
+	fates := map[Outcome]bool{}
+	for _, op := range operations {
+		figure := op.Key.Kind.Figure()
+		if figure {
+			r.Keys = append(r.Keys, op.Key)
+		} else {
+			r.beyond = true // a snapshot does something to keys that it does not name, too
 		}
-		r.Keys = append(r.Keys, op.Key)
-		e, ok, err := j.Ledger.Entry(ctx, vendor, op.Key)
+		e, _, err := j.Ledger.Entry(ctx, vendor, op.Key)
 		if err != nil {
 			return r, fmt.Errorf("look up %s of %s: %w", op.Key, vendor, err)
 		}
-		if !ok {
-			applies = true
+		if err := e.Contradicts(op, now); err != nil {
+			return r.left(Obstacle(event.ReasonConflict), fmt.Sprintf("the ledger has %s otherwise: %v", op.Key, err)), nil
+		}
+		if !figure {
 			continue
 		}
-		if conflicts(&e, op) {
-			return r.left(Obstacle(event.ReasonConflict), "the ledger knows the same id and source with other content for "+op.Key.String()), nil
-		}
-		desired, has := e.Desired()
-		switch {
-		case has && is(desired, op) && e.State == ledger.Failed:
-			requeued = true
-		case slices.ContainsFunc(e.Seen, func(s ledger.Seen) bool { return is(s, op) }):
-			known = true
-		case !has || op.Version.Compare(desired.Version) >= 0:
-			applies = true
+		fate := fateOf(&e, &op)
+		fates[fate] = true
+		if fate == Requeued || fate == Applies {
+			r.news = append(r.news, placed{op.Key, op.Version})
 		}
 	}
 	switch {
-	case requeued:
+	case fates[Requeued]:
 		r.Outcome = Requeued
-	case applies:
+	case fates[Applies]:
 		r.Outcome = Applies
-	case known:
+	case fates[Known]:
 		r.Outcome = Known
-	case further:
+	case r.beyond:
 		r.Outcome = Applies
 	default:
 		r.Outcome = Superseded
@@ -181,11 +187,18 @@ func (j *Judge) hold(ctx context.Context, r Ruling, vendor string, operations []
 	return r, nil
 }
 
-// conflicts says whether the entry has seen the event with other content.
-func conflicts(e *ledger.Entry, op *ledger.Operation) bool {
-	return slices.ContainsFunc(e.Seen, func(s ledger.Seen) bool {
-		return s.Event == op.Event && (s.Time != op.Time || s.Value != op.Value)
-	})
+// fateOf is what would become of one figure of an event.
+func fateOf(e *ledger.Entry, op *ledger.Operation) Outcome {
+	desired, has := e.Desired()
+	switch {
+	case has && is(desired, op) && e.State == ledger.Failed:
+		return Requeued
+	case slices.ContainsFunc(e.Seen, func(s ledger.Seen) bool { return is(s, op) }):
+		return Known
+	case !has || op.Version.Compare(desired.Version) >= 0:
+		return Applies
+	}
+	return Superseded
 }
 
 // is says whether the ledger has just this figure: of the same event, or of the

@@ -170,7 +170,7 @@ func TestAPlanCountsWhatAReplayWouldDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := fmt.Sprint(p.Letters, p.Keys, p.Outcomes, p.Left, p.Published(), p.Upto, p.Pace, p.Duration(), p.Parts)
-	want := "301 3 map[applies:300 left:1] map[malformed:1] 300 301 10 15s " +
+	want := "301 3 map[applies:2 left:1 superseded:298] map[malformed:1] 300 301 10 15s " +
 		"[{acme o0 150 0 0 false} {acme o1 150 0 0 false} {acme o2 1 0 0 false}]"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -184,6 +184,98 @@ func TestAPlanCountsWhatAReplayWouldDo(t *testing.T) {
 	}
 	if got := PaceOf(0, 25); got != 250 {
 		t.Errorf("a quarter of no limit is %v letters a second, want 250", got)
+	}
+}
+
+// Each of many letters about a key has a newer figure than the ledger, and all
+// but one of them are without effect in the end.
+func TestLettersOfOneKeySupersedeOneAnotherInAPlan(t *testing.T) {
+	at := func(account string, minute int) string {
+		return strings.NewReplacer(`"a"`, fmt.Sprintf("%q", account), "T11:00", fmt.Sprintf("T11:%02d", minute)).Replace(figure("o", fmt.Sprint(account, minute)))
+	}
+	for _, tt := range []struct {
+		name    string
+		figures []string
+		failed  int // index of the figure that the ledger has, failed; -1: none
+		want    string
+	}{
+		{"oldest first", []string{at("a", 1), at("a", 2), at("a", 3)}, -1, "superseded,superseded,applies map[applies:1 superseded:2]"},
+		{"newest first", []string{at("a", 3), at("a", 2), at("a", 1)}, -1, "applies,superseded,superseded map[applies:1 superseded:2]"},
+		{"in between", []string{at("a", 2), at("a", 3), at("a", 1)}, -1, "superseded,applies,superseded map[applies:1 superseded:2]"},
+		{"of one time", []string{at("a", 2), at("a", 2)}, -1, "superseded,applies map[applies:1 superseded:1]"},
+		{"of two keys", []string{at("a", 1), at("b", 2), at("a", 3)}, -1, "superseded,applies,applies map[applies:2 superseded:1]"},
+		{"one that is sent again, and a newer", []string{at("a", 1), at("a", 2)}, 0, "superseded,applies map[applies:1 superseded:1]"},
+		{"one that is sent again, and an older", []string{at("a", 2), at("a", 1)}, 0, "requeued,superseded map[requeued:1 superseded:1]"},
+		{"one that stays", []string{at("a", 1), strings.Replace(at("a", 2), ":7}", ":-7}", 1)}, -1, "applies,left map[applies:1 left:1]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			for i, body := range tt.figures {
+				l := w.park("o", event.ReasonInvalid, body)
+				w.letters[i].Original.Subject = "usage.v1.acme.o.batch"
+				if i != tt.failed {
+					continue
+				}
+				ops, err := count(decoded(t, &l.Letter))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.entries[ops[0].Key] = ledger.Entry{State: ledger.Failed, Seen: []ledger.Seen{itself(ops[0])}}
+			}
+			p, err := NewPlan(t.Context(), w.each, w.judge(), PlanConfig{Sample: 3, Now: noon})
+			if err != nil {
+				t.Fatal(err)
+			}
+			outcomes := make([]string, len(p.Sample))
+			for i, s := range p.Sample {
+				outcomes[i] = string(s.Outcome)
+			}
+			if got := strings.Join(outcomes, ",") + " " + fmt.Sprint(p.Outcomes); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// A letter with many figures counts for as long as one of them does.
+func TestALetterIsSupersededInAPlanWhenAllItsFiguresAre(t *testing.T) {
+	w := newWorld()
+	for _, id := range []string{"ab", "a", "b", "ba"} {
+		w.park("o", event.ReasonInvalid, figure("o", id))
+	}
+	judge := w.judge()
+	judge.Meaning = func(e *event.Event) (ops []ledger.Operation, err error) {
+		for _, account := range e.ID {
+			one, err := count(e)
+			if err != nil {
+				return nil, err
+			}
+			one[0].Key.Account = string(account)
+			ops = append(ops, one...)
+		}
+		return ops, nil
+	}
+	for limit, want := range []string{1: "map[applies:1]", 2: "map[applies:2]", 3: "map[applies:2 superseded:1]", 4: "map[applies:1 superseded:3]"} {
+		if limit == 0 {
+			continue
+		}
+		p, err := NewPlan(t.Context(), w.each, judge, PlanConfig{Limit: limit, Now: noon})
+		if got := fmt.Sprint(p.Outcomes); err != nil || got != want {
+			t.Errorf("the first %d letters: got %s, %v; want %s", limit, got, err, want)
+		}
+	}
+}
+
+func TestAPlanShowsNoMoreFailingLettersThanAskedFor(t *testing.T) {
+	w := newWorld()
+	for range 30 {
+		w.park("o", event.ReasonInvalid, "nonsense")
+	}
+	for sample, want := range map[int]int{0: 0, 2: 2, 25: 20} {
+		p, err := NewPlan(t.Context(), w.each, w.judge(), PlanConfig{Sample: sample, Now: noon})
+		if err != nil || len(p.Failing) != want || p.Outcomes[Left] != 30 {
+			t.Errorf("asked for %d: got %d of %d, %v; want %d of 30", sample, len(p.Failing), p.Outcomes[Left], err, want)
+		}
 	}
 }
 
@@ -274,6 +366,74 @@ func TestAnEventThatIsNoJSONCanBeReplacedAsAWhole(t *testing.T) {
 	}
 	if _, err := Replace([]byte("still nonsense")); err == nil {
 		t.Error("nonsense was taken for an event")
+	}
+}
+
+func TestAnEditOfWhatTheLedgerKnowsIsJudgedAndShownUnderAnIDOfItsOwn(t *testing.T) {
+	w := newWorld()
+	l := w.park("o", event.ReasonRejected, figure("o", "1"))
+	ops, err := count(decoded(t, &l.Letter))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.entries[ops[0].Key] = ledger.Entry{State: ledger.Failed, Seen: []ledger.Seen{itself(ops[0])}}
+	judge := w.judge()
+	if judge.Edit, err = ParseEdit([]byte(`[{"op":"replace","path":"/data/unitCount","value":8}]`)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := judge.Judge(t.Context(), &l.Letter, noon)
+	if err != nil || r.Outcome != Applies {
+		t.Fatalf("got %s %s (%s), %v; want it to apply", r.Outcome, r.Obstacle, r.Problem, err)
+	}
+	shown := event.Event{}
+	for _, document := range [][]byte{r.After, r.Message.Data} {
+		var envelope struct{ ID string }
+		if err := json.Unmarshal(document, &envelope); err != nil || !strings.HasPrefix(envelope.ID, "1-edited-") || shown.ID != "" && shown.ID != envelope.ID {
+			t.Errorf("%s: got id %q, %v; want 1-edited-…, the same in both", document, envelope.ID, err)
+		}
+		shown.ID = envelope.ID
+	}
+}
+
+// What a worker would find dead is not published, although no figure tells.
+func TestAPartThatContradictsItsSnapshotStays(t *testing.T) {
+	scope := ledger.ScopeKey("o", "")
+	part := func(number, of int, content uint64, when int64) ledger.Operation {
+		return ledger.Operation{
+			Key: scope, Version: ledger.Version{Time: when, Arrival: uint64(number)}, Event: 5,
+			Part: &ledger.Part{Name: "month", Number: number, Of: of, Content: content},
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		op   ledger.Operation
+		want Outcome
+		why  Obstacle
+	}{
+		{"the other part", part(2, 2, 8, noon.UnixNano()), Applies, ""},
+		{"the same part", part(1, 2, 7, noon.UnixNano()), Applies, ""},
+		{"other content", part(1, 2, 8, noon.UnixNano()), Left, Obstacle(event.ReasonConflict)},
+		{"another number of parts", part(2, 3, 8, noon.UnixNano()), Left, Obstacle(event.ReasonConflict)},
+		{"another time", part(2, 2, 8, noon.UnixNano()+1), Left, Obstacle(event.ReasonConflict)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			book := ledger.Shelf{}
+			if _, err := ledger.Fold(book, []ledger.Operation{part(1, 2, 7, noon.UnixNano())}, nil, noon); err != nil {
+				t.Fatal(err)
+			}
+			w.entries[scope] = book[scope]
+			l := w.park("o", event.ReasonTooFarAhead, figure("o", "1"))
+			judge := w.judge()
+			judge.Meaning = func(e *event.Event) ([]ledger.Operation, error) {
+				ops, err := count(e)
+				return append(ops, tt.op), err
+			}
+			r, err := judge.Judge(t.Context(), &l.Letter, noon)
+			if err != nil || r.Outcome != tt.want || r.Obstacle != tt.why || (r.Outcome == Left) != strings.Contains(r.Problem, `snapshot "month"`) || r.Outcome == Left && len(r.news) > 0 {
+				t.Errorf("got %s %s (%s), %v; want %s %s", r.Outcome, r.Obstacle, r.Problem, err, tt.want, tt.why)
+			}
+		})
 	}
 }
 

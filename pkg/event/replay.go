@@ -1,12 +1,14 @@
 package event
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -150,6 +152,81 @@ func withReplayOf(body []byte, original string) ([]byte, error) {
 	return slices.Concat(body[:value.start], appendString(nil, original), body[value.end:]), nil
 }
 
+// Renamed is an edited envelope of the letter's event, under another id if it
+// needs one: the ledger may know the original under its source and id, and
+// what comes under them with other content contradicts it and is dead. So, if
+// the original is an event, and the edited one differs from it and has its
+// source and id, the id becomes {id}-edited-{eight hex digits of a digest of
+// the edited event}. The same edit gives the same id, and no other byte is
+// changed. Of an id that is too long for that the end is left out.
+func (l *Letter) Renamed(body []byte) []byte {
+	first, err := l.firstArrival()
+	if err != nil {
+		return body
+	}
+	data, err := withReplayOf(body, first)
+	if err != nil {
+		return body
+	}
+	edited, err := readAlone(data)
+	if err != nil {
+		return body
+	}
+	original := l.event()
+	if original == nil || original.ID != edited.ID || original.Source != edited.Source {
+		return body
+	}
+	content := edited.content()
+	if bytes.Equal(content, original.content()) {
+		return body
+	}
+	return withID(body, editedID(edited.ID, digest(content)))
+}
+
+// event is the letter's event, nil when the contract does not accept it.
+func (l *Letter) event() *Event {
+	m, err := l.Replay()
+	if err != nil {
+		return nil
+	}
+	if r := Decode(m, Limits{}); len(r) == 1 {
+		return r[0].Event
+	}
+	return nil
+}
+
+// content is the event apart from its place in the log.
+func (e *Event) content() []byte {
+	anew := *e
+	anew.ReplayOf = ""
+	return anew.Structured()
+}
+
+// editedID is the id of an edited event, by its id so far and what it is now.
+func editedID(id string, content uint64) string {
+	suffix := fmt.Sprintf("-edited-%08x", content>>32)
+	end := min(len(id), MaxAttributeBytes-len(suffix))
+	for end < len(id) && !utf8.RuneStart(id[end]) {
+		end--
+	}
+	return id[:end] + suffix
+}
+
+// withID is the envelope of an event with another id.
+func withID(body []byte, id string) []byte {
+	doc := document{body: body}
+	if doc.parse() != "" {
+		return body
+	}
+	for i := int32(1); i < doc.nodes[0].after; i = doc.nodes[i].after {
+		if string(doc.name(i)) == "id" {
+			value := doc.nodes[i].value // without the quotes
+			return slices.Concat(body[:value.start-1], appendString(nil, id), body[value.end+1:])
+		}
+	}
+	return body
+}
+
 // JSON is the letter's event as one structured envelope, whatever its mode:
 // what a person edits. A structured event comes as it was published. Of a
 // binary one, a header that cannot be decoded comes as it is, and an attribute
@@ -223,16 +300,16 @@ func (l *Letter) attributes() map[string]string {
 
 // Edited is the message that brings the letter's event to the log again as a
 // person mended it, and that event. The body is one structured envelope; what
-// Replay sets is set in it, whatever it says, and the subject is the event's
-// own, so that ids may be mended too. The vendor must stay. The age is not
-// judged. An error joins everything that is wrong with the envelope, each a
+// Replay sets is set in it, whatever it says, its id is that of Renamed, and
+// the subject is the event's own, so that ids may be mended too. The vendor must
+// stay. The age is not judged. An error joins everything that is wrong with the envelope, each a
 // *Fault.
 func (l *Letter) Edited(body []byte) (Message, *Event, error) {
 	original, err := l.firstArrival()
 	if err != nil {
 		return Message{}, nil, err
 	}
-	data, err := withReplayOf(body, original)
+	data, err := withReplayOf(l.Renamed(body), original)
 	if err != nil {
 		return Message{}, nil, fmt.Errorf("the edited event: %w", err)
 	}

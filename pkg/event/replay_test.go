@@ -8,9 +8,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -353,6 +355,76 @@ func TestAnEditedEventGoesToItsOwnSubjectAsAReplay(t *testing.T) {
 	if _, e, err := l.Edited([]byte(`{"replayof":"1",` + string(message().Data)[1:])); err != nil || e.ReplayOf != "4711-2" {
 		t.Errorf("replayof of the edit: got %+v, %v", e, err)
 	}
+}
+
+// An event that was folded stands in the ledger under its source and id: with
+// other content under them it would be dead.
+func TestAnEditedEventThatTheLedgerMayKnowGetsAnIDOfItsOwn(t *testing.T) {
+	valid, edited := string(message().Data), string(message(":42", ":41").Data)
+	id := countEvent().ID
+	for _, test := range []struct {
+		name, original, subject, body, want string // want: a regular expression of the new id
+	}{
+		{"another figure", valid, "", edited, `^` + id + `-edited-[0-9a-f]{8}$`},
+		{"another time", valid, "", strings.Replace(valid, "T12:", "T11:", 1), `^` + id + `-edited-[0-9a-f]{8}$`},
+		{"of a replay", `{"replayof":"17",` + valid[1:], "", edited, `^` + id + `-edited-[0-9a-f]{8}$`},
+		{"that names a nonsensical original", valid, "", `{"replayof":"x",` + edited[1:], `^` + id + `-edited-[0-9a-f]{8}$`},
+		{"the same content", valid, "", strings.Replace(valid, "{", " {\n ", 2), "^" + id + "$"},
+		{"another id", valid, "", strings.Replace(edited, `"id":"`, `"id":"my-`, 1), "^my-" + id + "$"},
+		{"another source", valid, "", strings.Replace(edited, `"source":"`, `"source":"/`, 1), "^" + id + "$"},
+		{"of what was never valid", string(message(":42", ":-42").Data), "", edited, "^" + id + "$"},
+		{"of what came on another's subject", valid, "usage.v1.acme.msp-0042.count.other.backup", edited, "^" + id + "$"},
+		{"of what is gone", "", "", edited, "^" + id + "$"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := message()
+			m.Data = []byte(test.original)
+			if test.subject != "" {
+				m.Subject = test.subject
+			}
+			l := letter(m, 0)
+			got, e, err := l.Edited([]byte(test.body))
+			if err != nil || !regexp.MustCompile(test.want).MatchString(e.ID) {
+				t.Fatalf("got %+v, %v; want an id like %s", e, err, test.want)
+			}
+			if r := again(t, got); r.Fault != nil || !reflect.DeepEqual(r.Event, e) {
+				t.Errorf("the message has %+v, %v; want %+v", r.Event, r.Fault, e)
+			}
+			renamed := l.Renamed([]byte(test.body))
+			if want := strings.Replace(test.body, `"`+id+`"`, `"`+e.ID+`"`, 1); string(renamed) != want {
+				t.Errorf("renamed: got  %s\nwant %s", renamed, want)
+			}
+			if twice := l.Renamed(renamed); !bytes.Equal(twice, renamed) {
+				t.Errorf("renamed twice: got %s, want it to stay %s", twice, renamed)
+			}
+		})
+	}
+}
+
+func TestTheIDOfAnEditedEventTellsItsContentsApartAndIsNotTooLong(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := validEvent(t)
+		e.ID = rapid.SampledFrom([]string{"", "x"}).Draw(t, "odd") + strings.Repeat("ä", rapid.IntRange(495, 511).Draw(t, "half"))
+		seen := map[string]bool{}
+		for mode, l := range modes(t, e) {
+			for second := range 3 {
+				edited := *e
+				edited.Time = e.Time.Add(time.Duration(second+1) * time.Second)
+				_, got, err := l.Edited(edited.Structured())
+				if err != nil {
+					t.Fatalf("%s: %v", mode, err)
+				}
+				prefix, _, found := strings.Cut(got.ID, "-edited-")
+				if !found || !strings.HasPrefix(e.ID, prefix) || len(got.ID) > event.MaxAttributeBytes || len(got.ID) < event.MaxAttributeBytes-2 && prefix != e.ID {
+					t.Fatalf("%s: got id %q of %d bytes from one of %d", mode, got.ID, len(got.ID), len(e.ID))
+				}
+				seen[got.ID] = true
+			}
+		}
+		if len(seen) != 3 {
+			t.Fatalf("three edits have %d ids in all modes: %v", len(seen), seen)
+		}
+	})
 }
 
 func TestAnEditThatIsNoEventIsRefusedWithAllItsFaults(t *testing.T) {

@@ -355,7 +355,8 @@ func (e *Entry) Release() Entry {
 // approval.
 func (e *Entry) Fail(sent Seen, a Answer) Entry {
 	next := e.answered(a)
-	if next.Seen[0].Version == e.placeOf(sent) {
+	// An edited replay has the version of its original, and another value.
+	if desired := next.Seen[0]; desired.Version == e.placeOf(sent) && desired.Value == sent.Value {
 		next.settle(Failed, "")
 		next.Attempts = e.Attempts + 1
 		return next

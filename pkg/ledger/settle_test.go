@@ -33,3 +33,12 @@ func TestAFigureDeliveredWhileTheCallWasUnderWayIsSentAgain(t *testing.T) {
 		})
 	}
 }
+
+func TestARefusalOfTheOriginalDoesNotFailItsEditedReplay(t *testing.T) {
+	e := folded(t, op(1, 10, 100, 5))
+	sent := e.Seen[0]
+	e = after(e, op(2, 10, 100, 7)) // edited while the call was under way: the same place, another value
+	if e = e.Fail(sent, ledger.Answer{At: 1, Status: 422}); e.State != ledger.Dirty {
+		t.Errorf("state of the edited figure: got %s, want dirty", e.State)
+	}
+}
