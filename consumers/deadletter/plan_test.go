@@ -203,6 +203,7 @@ func TestLettersOfOneKeySupersedeOneAnotherInAPlan(t *testing.T) {
 		{"newest first", []string{at("a", 3), at("a", 2), at("a", 1)}, -1, "applies,superseded,superseded map[applies:1 superseded:2]"},
 		{"in between", []string{at("a", 2), at("a", 3), at("a", 1)}, -1, "superseded,applies,superseded map[applies:1 superseded:2]"},
 		{"of one time", []string{at("a", 2), at("a", 2)}, -1, "superseded,applies map[applies:1 superseded:1]"},
+		{"of one place in the log", []string{`{"replayof":"50",` + at("a", 2)[1:], `{"replayof":"50",` + at("a", 2)[1:]}, -1, "superseded,applies map[applies:1 superseded:1]"},
 		{"of two keys", []string{at("a", 1), at("b", 2), at("a", 3)}, -1, "superseded,applies,applies map[applies:2 superseded:1]"},
 		{"one that is sent again, and a newer", []string{at("a", 1), at("a", 2)}, 0, "superseded,applies map[applies:1 superseded:1]"},
 		{"one that is sent again, and an older", []string{at("a", 2), at("a", 1)}, 0, "requeued,superseded map[requeued:1 superseded:1]"},
@@ -262,6 +263,35 @@ func TestALetterIsSupersededInAPlanWhenAllItsFiguresAre(t *testing.T) {
 		p, err := NewPlan(t.Context(), w.each, judge, PlanConfig{Limit: limit, Now: noon})
 		if got := fmt.Sprint(p.Outcomes); err != nil || got != want {
 			t.Errorf("the first %d letters: got %s, %v; want %s", limit, got, err, want)
+		}
+	}
+}
+
+// A snapshot does something to keys that it does not name, whatever becomes of
+// its figures.
+func TestASnapshotIsNotSupersededInAPlanByAFigure(t *testing.T) {
+	for _, tt := range []struct {
+		times []string // of the snapshot and of a figure
+		want  string
+	}{{[]string{"T11:00", "T11:01"}, "map[applies:2]"}, {[]string{"T11:01", "T11:00"}, "map[applies:1 superseded:1]"}} {
+		for _, first := range []int{0, 1} {
+			w := newWorld()
+			for i := range 2 {
+				which := (first + i) % 2
+				w.park("o", event.ReasonInvalid, strings.Replace(figure("o", fmt.Sprint(which)), "T11:00", tt.times[which], 1))
+			}
+			judge := w.judge()
+			judge.Meaning = func(e *event.Event) ([]ledger.Operation, error) {
+				ops, err := count(e)
+				if e.ID == "0" {
+					ops = append(ops, ledger.Operation{Key: ledger.ScopeKey("o", "")})
+				}
+				return ops, err
+			}
+			p, err := NewPlan(t.Context(), w.each, judge, PlanConfig{Now: noon})
+			if got := fmt.Sprint(p.Outcomes); err != nil || got != tt.want {
+				t.Errorf("times %v, letter %d first: got %s, %v; want %s", tt.times, first, got, err, tt.want)
+			}
 		}
 	}
 }
