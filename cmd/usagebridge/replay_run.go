@@ -149,8 +149,10 @@ func (r *replayer) work(ctx context.Context, id string) {
 	log.Info("replay let go", "state", string(job.State), "replayed", job.Replayed, "left", job.Kept(), "letters", job.Letters)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.jobs[id]; known && job.ID == id {
-		r.jobs[id] = job // sooner than the watch: it is not to be taken again at once
+	// Sooner than the watch tells, or it would be taken again at once. It is read
+	// with the lock held: what the watch has told or will tell is not undone.
+	if j, _, err := r.bucket.Get(ctx, id); err == nil {
+		r.jobs[id] = j
 	}
 }
 
