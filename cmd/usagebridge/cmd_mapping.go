@@ -187,13 +187,7 @@ func (a *app) mappingOf(ctx context.Context, vendor, organization string) (*stat
 		generation = i.Generation
 	}
 	m := &mapping{mapped: map[ledger.Key]bool{}, names: map[ledger.Key]string{}}
-	partition := broker.Partition(vendor, organization, v.Partitions)
-	loadErr := a.broker.Ledger(vendor).Load(ctx, partition, func(e ledger.Entry) error {
-		if e.Key.Organization != organization {
-			return nil
-		}
-		return m.add(&e, generation)
-	})
+	loadErr := a.eachEntry(ctx, v, organization, func(e *ledger.Entry) error { return m.add(e, generation) })
 	if loadErr != nil {
 		return nil, nil, loadErr
 	}

@@ -74,10 +74,8 @@ have not all come, and events that are not folded yet.`,
 			})
 		},
 	}
-	flags := cmd.Flags()
-	c.integrationFlag(cmd, &o.integration, "only this vendor/organization")
-	flags.StringVar(&o.vendor, "vendor", "", "only integrations of this vendor")
-	flags.IntVar(&o.keys, "keys", 0, "list so many keys of each integration that are not delivered, the oldest first")
+	c.choiceFlags(cmd, &o)
+	cmd.Flags().IntVar(&o.keys, "keys", 0, "list so many keys of each integration that are not delivered, the oldest first")
 	return cmd
 }
 

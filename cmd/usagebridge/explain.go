@@ -329,7 +329,7 @@ func (h *history) pending(op ledger.Operation) bool {
 
 // approvalOf is under which id the figure waits if it has jumped.
 func approvalOf(op ledger.Operation) uint64 {
-	return ledger.ApprovalID(op.Key, ledger.Seen{Event: op.Event, Waits: ledger.Jumped})
+	return ledger.JumpID(op.Key, op.Event)
 }
 
 // jump says what a person has to say, or has said, of a figure that differs

@@ -60,13 +60,13 @@ func (h *history) hear(words map[string]decision) {
 	for i := range h.log {
 		for _, op := range h.log[i].operations {
 			approvals[op.Event] = op.Part != nil || approvals[op.Event]
-			approvals[ledger.ApprovalID(op.Key, ledger.Seen{Event: op.Event, Waits: ledger.Jumped})] = true
+			approvals[approvalOf(op)] = true
 			backfills[ledger.BackfillDigest(op.Backfill)] = true
 		}
 	}
 	if h.stored != nil {
 		for _, s := range h.stored.Seen {
-			approvals[ledger.ApprovalID(h.key, ledger.Seen{Event: s.Event, Waits: ledger.Jumped})] = true
+			approvals[ledger.JumpID(h.key, s.Event)] = true
 			backfills[s.Backfill] = true
 		}
 	}
@@ -112,8 +112,8 @@ func (h *history) undone(backfill uint64) *decision {
 // refused says whether somebody has refused the figure that an event had for
 // the key.
 func (h *history) refused(key ledger.Key, digest uint64) bool {
-	id := ledger.ApprovalID(key, ledger.Seen{Event: digest, Waits: ledger.Jumped})
-	return slices.ContainsFunc(h.words, func(w word) bool { return w.approval == id && w.decision.Verdict == refused })
+	said := h.verdict(ledger.JumpID(key, digest))
+	return said != nil && said.Verdict == refused
 }
 
 // course is the life of one key, told again: the part of the ledger that it

@@ -133,21 +133,17 @@ func backlogNotes(vendor string, waiting uint64) []string {
 // readEntries reads the organization's part of the ledger.
 func (a *app) readEntries(ctx context.Context, b *books, v broker.Vendor) error {
 	b.entries, b.posted, b.backfills = map[ledger.Key]*ledger.Entry{}, map[ledger.Key]bool{}, map[uint64]string{}
-	partition := broker.Partition(v.Name, b.organization, v.Partitions)
-	return a.broker.Ledger(v.Name).Load(ctx, partition, func(e ledger.Entry) error {
-		if e.Key.Organization != b.organization {
-			return nil
-		}
+	return a.eachEntry(ctx, v, b.organization, func(e *ledger.Entry) error {
 		switch e.Key.Kind {
 		case ledger.Count:
-			b.entries[e.Key] = &e
+			b.entries[e.Key] = e
 		case ledger.Account, ledger.Service:
-			b.catalog = append(b.catalog, e)
+			b.catalog = append(b.catalog, *e)
 		case ledger.Backfill:
 			b.backfills[ledger.BackfillDigest(e.Key.Service)] = e.Key.Service
-			b.keepers = append(b.keepers, e)
+			b.keepers = append(b.keepers, *e)
 		case ledger.Scope:
-			b.keepers = append(b.keepers, e)
+			b.keepers = append(b.keepers, *e)
 		}
 		return nil
 	})

@@ -27,6 +27,9 @@ type Rules struct {
 	ZeroKeys  int
 }
 
+// Silent says that nobody has said anything of figures that were folded before.
+func (r *Rules) Silent() bool { return r == nil || len(r.Verdicts) == 0 && len(r.Reverted) == 0 }
+
 func (r *Rules) verdict(id uint64) (released, known bool) {
 	if r == nil {
 		return false, false
@@ -43,7 +46,7 @@ func (r *Rules) refused(id uint64) bool {
 // RefusedFigure says whether a person has refused the figure that the event had
 // for the key.
 func (r *Rules) RefusedFigure(key Key, event uint64) bool {
-	return r != nil && len(r.Verdicts) > 0 && r.refused(ApprovalID(key, Seen{Event: event, Waits: Jumped}))
+	return r != nil && len(r.Verdicts) > 0 && r.refused(JumpID(key, event))
 }
 
 func (r *Rules) reverted(backfill uint64) bool {
@@ -76,7 +79,13 @@ func ApprovalID(key Key, s Seen) uint64 {
 	if s.Waits == Vanished {
 		return s.Event
 	}
-	return digest(fmt.Sprintf("%s\x00%s\x00%s\x00%d", key.Organization, key.Account, key.Service, s.Event))
+	return JumpID(key, s.Event)
+}
+
+// JumpID is the ApprovalID of the figure that an event has for the key, if it
+// jumped.
+func JumpID(key Key, event uint64) uint64 {
+	return digest(fmt.Sprintf("%s\x00%s\x00%s\x00%d", key.Organization, key.Account, key.Service, event))
 }
 
 // BackfillDigest is what a figure remembers of its backfill's id; 0 for none.
@@ -193,7 +202,7 @@ func (e *Entry) foldFigure(b Book, op Operation, rules *Rules, now time.Time) (E
 			current = current.covered(&keeper, rules, &op, now)
 		}
 		if rules != nil && (len(rules.Jump) > 0 || len(rules.Verdicts) > 0) {
-			switch released, known := rules.verdict(ApprovalID(op.Key, Seen{Event: op.Event, Waits: Jumped})); {
+			switch released, known := rules.verdict(JumpID(op.Key, op.Event)); {
 			case known && !released:
 				return *e, Superseded
 			case !known && current.jumps(op.Version, op.Value, rules):

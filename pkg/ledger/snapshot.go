@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -240,9 +239,10 @@ func (e *Entry) note(key Key, arrival uint64) (next Entry, changed bool) {
 // strongest is the disposition of an event that has several effects: what most of
 // all says that something became of it.
 func strongest(a, b Disposition) Disposition {
-	order := []Disposition{Duplicate, Superseded, Unchanged, Applied}
-	if cmp.Compare(slices.Index(order, a), slices.Index(order, b)) >= 0 {
-		return a
+	for _, d := range [...]Disposition{Applied, Unchanged, Superseded} {
+		if a == d || b == d {
+			return d
+		}
 	}
-	return b
+	return Duplicate
 }

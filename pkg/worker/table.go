@@ -215,6 +215,10 @@ func (t *table) counts(scope ledger.Key) []ledger.Key {
 func (t *table) suspects(rules *ledger.Rules) []ledger.Key {
 	var keys []ledger.Key
 	t.mu.RLock()
+	if len(t.keepers) == 0 && rules.Silent() {
+		t.mu.RUnlock()
+		return nil // as at most starts: no need to look at a million keys
+	}
 	for key := range t.keepers {
 		keys = append(keys, key)
 	}
