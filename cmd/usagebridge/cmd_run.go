@@ -104,6 +104,7 @@ func (c *cli) serve(ctx context.Context, config Config, prepare func(context.Con
 		return err
 	}
 	registry := newRegistry()
+	paceCollector()
 	e, err := newEngine(ctx, a, registry)
 	if err != nil {
 		return err

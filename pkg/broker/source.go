@@ -20,18 +20,32 @@ const (
 	defaultMaxWait  = 100 * time.Millisecond
 	defaultMaxBytes = 4 << 20
 
+	// maxBatch and mostBuffered leave room, within what the server hands out
+	// unacknowledged, for the batch that is being folded, the next one and
+	// what is on the way.
+	maxBatch     = maxAckPending / 4
+	mostBuffered = maxAckPending * 4 / 10
+
 	pullExpiry    = 30 * time.Second
 	pullHeartbeat = 2 * time.Second // a lost pull is noticed after two
 )
 
 // SourceConfig bounds the batches of a source. Zero values are defaults.
 type SourceConfig struct {
-	MaxBatch int           // messages in a batch, default 500
+	// MaxBatch messages, default 500, are given at once without waiting for
+	// more. Whoever asks late, because folding does not keep up, gets up to
+	// ten times as many: the more events are folded together, the fewer writes
+	// each of them costs.
+	MaxBatch int
 	MaxWait  time.Duration // from the first message of a batch, default 100 ms
 	// MaxBytes ends a batch once it is reached, default 4 MiB. A source holds
-	// at most about twice MaxBatch messages and three times MaxBytes.
+	// at most about eleven times MaxBatch messages and three times MaxBytes.
 	MaxBytes int
 }
+
+// lagging is how many times larger than MaxBatch a batch may be that nobody
+// asked for in time.
+const lagging = 10
 
 // Source gives the messages of one partition, each until it is acknowledged.
 // Receive must be called by one goroutine at a time; the rest is safe for
@@ -45,7 +59,7 @@ type Source struct {
 	consume  jetstream.ConsumeContext
 	closed   chan struct{}
 	close    sync.Once
-	wake     chan struct{} // the buffer has its first message, is full, or err is set
+	wake     chan struct{} // the buffer has its first message, is a batch, or err is set
 	room     chan struct{} // the buffer was emptied
 
 	mu       sync.Mutex
@@ -60,9 +74,9 @@ func (b *Broker) Source(ctx context.Context, vendor string, partition int, c Sou
 	c.MaxBatch = cmp.Or(c.MaxBatch, defaultMaxBatch)
 	c.MaxWait = cmp.Or(c.MaxWait, defaultMaxWait)
 	c.MaxBytes = cmp.Or(c.MaxBytes, defaultMaxBytes)
-	if c.MaxBatch < 1 || c.MaxBatch > maxAckPending/4 || c.MaxBytes < 1 {
+	if c.MaxBatch < 1 || c.MaxBatch > maxBatch || c.MaxBytes < 1 {
 		return nil, fmt.Errorf("source of %s partition %d: batches of %d messages and %d bytes: want 1 to %d messages, at least 1 byte",
-			vendor, partition, c.MaxBatch, c.MaxBytes, maxAckPending/4)
+			vendor, partition, c.MaxBatch, c.MaxBytes, maxBatch)
 	}
 	consumer, err := b.js.Consumer(ctx, EventsStream(vendor), consumerName(partition))
 	switch {
@@ -116,16 +130,21 @@ func (s *Source) take(m jetstream.Msg) {
 	}
 	s.buffered = append(s.buffered, message)
 	s.bytes += len(message.Data)
-	notify := len(s.buffered) == 1 || s.full()
+	notify := len(s.buffered) == 1 || s.ripe()
 	s.mu.Unlock()
 	if notify {
 		signal(s.wake)
 	}
 }
 
-// full is called with the lock held.
-func (s *Source) full() bool {
+// ripe says whether the buffer is a batch, full whether it takes no more. Both
+// are called with the lock held.
+func (s *Source) ripe() bool {
 	return len(s.buffered) >= s.config.MaxBatch || s.bytes >= s.config.MaxBytes
+}
+
+func (s *Source) full() bool {
+	return len(s.buffered) >= min(lagging*s.config.MaxBatch, mostBuffered) || s.bytes >= s.config.MaxBytes
 }
 
 // fail takes what goes wrong in the background. The client pulls again by
@@ -195,7 +214,7 @@ func (s *Source) batch() ([]event.Message, time.Duration, error) {
 		}
 		return nil, 0, nil
 	}
-	if wait := s.config.MaxWait - time.Since(s.first); wait > 0 && !s.full() && s.err == nil {
+	if wait := s.config.MaxWait - time.Since(s.first); wait > 0 && !s.ripe() && s.err == nil {
 		return nil, wait, nil
 	}
 	batch := s.buffered

@@ -25,6 +25,7 @@ type work struct {
 	table     *table
 	rules     *ledger.Rules
 	changed   map[ledger.Key]*ledger.Entry
+	keepers   bool                // some of the changed ones are no figures
 	list      []ledger.Entry      // changed, as handed to the store; has the new revisions
 	woken     []ledger.Key        // keys that events or people changed
 	completed map[ledger.Key]bool // scopes of which a snapshot is complete now
@@ -64,15 +65,25 @@ func (w *work) entries() []ledger.Entry {
 
 // Entry is the newest copy of the key's entry, or a new one (ledger.Book).
 func (w *work) Entry(key ledger.Key) ledger.Entry {
-	if e := w.changed[key]; e != nil {
-		return *e
+	if w.keepers || key.Kind.Figure() { // scopes are asked for with every count, and there are few
+		if e := w.changed[key]; e != nil {
+			return *e
+		}
 	}
 	e, _ := w.table.entry(key)
 	return e
 }
 
 // Put takes a changed entry (ledger.Book).
-func (w *work) Put(e ledger.Entry) { w.changed[e.Key] = &e }
+func (w *work) Put(e ledger.Entry) {
+	if known := w.changed[e.Key]; known != nil {
+		*known = e
+		return
+	}
+	w.keepers = w.keepers || !e.Key.Kind.Figure()
+	kept := e
+	w.changed[e.Key] = &kept
+}
 
 // Counts yields every count of the scope (ledger.Book).
 func (w *work) Counts(scope ledger.Key, yield func(ledger.Key)) {
@@ -222,7 +233,7 @@ func (p *partition) settle(ctx context.Context, w *work, outcomes []delivery.Out
 			w.letters = append(w.letters, p.refusal(ctx, w, o, done))
 		}
 		if next, changed := settleOne(w, &current, o, p.generation(o.Task.Key.Organization)); changed {
-			w.changed[o.Task.Key] = &next
+			w.Put(next)
 		}
 	}
 }
@@ -232,7 +243,7 @@ func (p *partition) doubt(w *work, keys []ledger.Key) {
 	for _, key := range keys {
 		current := w.Entry(key)
 		if next, changed := current.Doubt(p.generation(key.Organization), w.now); changed {
-			w.changed[key] = &next
+			w.Put(next)
 			w.woken = append(w.woken, key)
 		}
 	}

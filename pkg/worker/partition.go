@@ -77,7 +77,7 @@ func (p *partition) run(running, fenced context.Context) error {
 	p.open(func(l *delivery.Lane) { lanes.Go(func() { p.cut.Add(int64(l.Run(sending))) }) })
 	p.config.Metrics.owned.WithLabelValues(p.vendor.name).Inc()
 	defer p.config.Metrics.owned.WithLabelValues(p.vendor.name).Dec()
-	p.log.Info("partition taken", "keys", len(p.table.entries), "duration_seconds", time.Since(started).Seconds())
+	p.log.Info("partition taken", "keys", p.table.size(), "duration_seconds", time.Since(started).Seconds())
 
 	ended := p.work(running, fenced, source)
 	p.close()

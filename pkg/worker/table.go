@@ -9,27 +9,29 @@ import (
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
 
-// table is the recorded part of the ledger of one partition, in memory. An
-// entry in it is never changed, only replaced: what is in the table has been
-// confirmed by the store.
+// table is the recorded part of the ledger of one partition, in memory: what
+// is in it has been confirmed by the store. Figures are packed and their keys
+// are numbers, since there may be a million of them.
 type table struct {
 	mu      sync.RWMutex
-	entries map[ledger.Key]*ledger.Entry
-	keepers map[ledger.Key]*ledger.Entry // of the kinds that are no figures
+	names   names
+	figures map[spot]ledger.Packed
+	keepers map[ledger.Key]*ledger.Entry // entries of the kinds that are no figures
 	states  map[ledger.State]int
-	open    map[ledger.Key]int64 // keys that the partner does not have as desired, since when
+	open    map[spot]int64 // figures that the partner does not have as desired, since when
 	// services has, by organization, every service that was ever counted: to
 	// find the counts of one account without a look at all of them.
-	services map[string]map[string]struct{}
+	services map[uint32]map[uint32]struct{}
 	// vacant is what the store expects of keys whose entry somebody has
 	// deleted: the revision of the deletion.
-	vacant map[ledger.Key]uint64
+	vacant  map[ledger.Key]uint64
+	scratch []byte // for packing
 }
 
 func newTable() *table {
 	return &table{
-		entries: map[ledger.Key]*ledger.Entry{}, keepers: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
-		open: map[ledger.Key]int64{}, vacant: map[ledger.Key]uint64{}, services: map[string]map[string]struct{}{},
+		names: newNames(), figures: map[spot]ledger.Packed{}, keepers: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
+		open: map[spot]int64{}, vacant: map[ledger.Key]uint64{}, services: map[uint32]map[uint32]struct{}{},
 	}
 }
 
@@ -38,39 +40,52 @@ func newTable() *table {
 func (t *table) entry(key ledger.Key) (ledger.Entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	e := t.entries[key]
 	if !key.Kind.Figure() {
-		e = t.keepers[key]
+		if e := t.keepers[key]; e != nil {
+			return *e, true
+		}
+	} else if at, known := t.names.find(key); known {
+		if packed, ok := t.figures[at]; ok {
+			return packed.Unpack(key), true
+		}
 	}
-	if e == nil {
-		return ledger.Entry{Key: key, Revision: t.vacant[key]}, false
-	}
-	return *e, true
+	return ledger.Entry{Key: key, Revision: t.vacant[key]}, false
+}
+
+// size is how many figures there are.
+func (t *table) size() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.figures)
 }
 
 func (t *table) put(entries ...ledger.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range entries {
-		e := entries[i]
-		delete(t.vacant, e.Key)
-		if !e.Key.Kind.Figure() {
-			t.keepers[e.Key] = &e
-			continue
-		}
-		if old := t.entries[e.Key]; old != nil {
-			t.states[old.State]--
-		}
-		t.states[e.State]++
-		if t.entries[e.Key] == nil && e.Key.Kind == ledger.Count {
-			t.serve(e.Key)
-		}
-		t.entries[e.Key] = &e
-		if e.Since == 0 {
-			delete(t.open, e.Key)
-		} else {
-			t.open[e.Key] = e.Since
-		}
+		t.putOne(&entries[i])
+	}
+}
+
+func (t *table) putOne(e *ledger.Entry) {
+	delete(t.vacant, e.Key)
+	if !e.Key.Kind.Figure() {
+		kept := *e
+		t.keepers[e.Key] = &kept
+		return
+	}
+	at := t.names.add(e.Key)
+	if old, known := t.figures[at]; known {
+		t.states[old.State()]--
+	} else if e.Key.Kind == ledger.Count {
+		t.serve(at)
+	}
+	t.states[e.State]++
+	t.figures[at], t.scratch = e.Pack(t.scratch)
+	if e.Since == 0 {
+		delete(t.open, at)
+	} else {
+		t.open[at] = e.Since
 	}
 }
 
@@ -83,10 +98,14 @@ func (t *table) forget(key ledger.Key, revision uint64) {
 		t.vacant[key] = revision
 	}
 	delete(t.keepers, key)
-	if old := t.entries[key]; old != nil {
-		t.states[old.State]--
-		delete(t.entries, key)
-		delete(t.open, key)
+	at, known := t.names.find(key)
+	if !known {
+		return
+	}
+	if old, ok := t.figures[at]; ok {
+		t.states[old.State()]--
+		delete(t.figures, at)
+		delete(t.open, at)
 	}
 }
 
@@ -95,13 +114,21 @@ func (t *table) forget(key ledger.Key, revision uint64) {
 func (t *table) interesting() []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	var keys []ledger.Key
-	for key, e := range t.entries {
-		if key.Kind != ledger.Count || e.State != ledger.Synced {
-			keys = append(keys, key)
+	type behind struct {
+		key   ledger.Key
+		since int64
+	}
+	var all []behind
+	for at, e := range t.figures {
+		if at.kind != ledger.Count || e.State() != ledger.Synced {
+			all = append(all, behind{t.names.key(at), e.Since()})
 		}
 	}
-	slices.SortFunc(keys, func(a, b ledger.Key) int { return cmp.Compare(t.entries[a].Since, t.entries[b].Since) })
+	slices.SortFunc(all, func(a, b behind) int { return cmp.Compare(a.since, b.since) })
+	keys := make([]ledger.Key, len(all))
+	for i := range all {
+		keys[i] = all[i].key
+	}
 	return keys
 }
 
@@ -111,10 +138,14 @@ func (t *table) interesting() []ledger.Key {
 func (t *table) ofGeneration(organization string, generation int) []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	number, known := t.names.numbers[organization]
+	if !known {
+		return nil
+	}
 	var keys []ledger.Key
-	for key, e := range t.entries {
-		if key.Organization == organization && (key.Kind != ledger.Count || e.State == ledger.Synced && !e.PostedIn(generation)) {
-			keys = append(keys, key)
+	for at, e := range t.figures {
+		if at.organization == number && (at.kind != ledger.Count || e.State() == ledger.Synced && !e.PostedIn(generation)) {
+			keys = append(keys, t.names.key(at))
 		}
 	}
 	slices.SortFunc(keys, func(a, b ledger.Key) int { return cmp.Compare(a.Kind, b.Kind) })
@@ -128,9 +159,9 @@ func (t *table) settledBefore(limit time.Time, most int) []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var keys []ledger.Key
-	for key, e := range t.entries {
-		if key.Kind == ledger.Count && e.State == ledger.Synced && e.Delivered.At < before {
-			if keys = append(keys, key); len(keys) == most {
+	for at, e := range t.figures {
+		if at.kind == ledger.Count && e.State() == ledger.Synced && e.DeliveredAt() < before {
+			if keys = append(keys, t.names.key(at)); len(keys) == most {
 				break
 			}
 		}
@@ -143,16 +174,21 @@ func (t *table) settledBefore(limit time.Time, most int) []ledger.Key {
 func (t *table) unbuilt() []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	last := map[string]*ledger.Entry{}
-	for key, e := range t.entries {
-		if key.Kind == ledger.Count && e.Posted() && (last[key.Organization] == nil || e.Delivered.At > last[key.Organization].Delivered.At) {
-			last[key.Organization] = e
+	type delivered struct {
+		at      spot
+		when    int64
+		unbuilt bool
+	}
+	last := map[uint32]delivered{}
+	for at, e := range t.figures {
+		if when := e.DeliveredAt(); at.kind == ledger.Count && when > last[at.organization].when {
+			last[at.organization] = delivered{at, when, e.Unbuilt()}
 		}
 	}
 	var keys []ledger.Key
-	for _, e := range last {
-		if e.Delivered.Unbuilt {
-			keys = append(keys, e.Key)
+	for _, d := range last {
+		if d.unbuilt {
+			keys = append(keys, t.names.key(d.at))
 		}
 	}
 	return keys
@@ -181,31 +217,36 @@ func (t *table) stateCounts(into map[ledger.State]int) {
 }
 
 // serve notes the service of a new count.
-func (t *table) serve(key ledger.Key) {
-	services := t.services[key.Organization]
+func (t *table) serve(at spot) {
+	services := t.services[at.organization]
 	if services == nil {
-		services = map[string]struct{}{}
-		t.services[key.Organization] = services
+		services = map[uint32]struct{}{}
+		t.services[at.organization] = services
 	}
-	services[key.Service] = struct{}{}
+	services[at.service] = struct{}{}
 }
 
 // counts lists the counts in the scope.
 func (t *table) counts(scope ledger.Key) []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	of, known := t.names.find(scope)
+	if !known {
+		return nil
+	}
 	var keys []ledger.Key
 	if scope.Account != "" {
-		for service := range t.services[scope.Organization] {
-			if key := ledger.CountKey(scope.Organization, scope.Account, service); t.entries[key] != nil {
-				keys = append(keys, key)
+		for service := range t.services[of.organization] {
+			at := spot{organization: of.organization, account: of.account, service: service, kind: ledger.Count}
+			if _, ok := t.figures[at]; ok {
+				keys = append(keys, t.names.key(at))
 			}
 		}
 		return keys
 	}
-	for key := range t.entries {
-		if key.In(scope) {
-			keys = append(keys, key)
+	for at := range t.figures {
+		if at.kind == ledger.Count && at.organization == of.organization {
+			keys = append(keys, t.names.key(at))
 		}
 	}
 	return keys
@@ -222,8 +263,8 @@ func (t *table) suspects(rules *ledger.Rules) []ledger.Key {
 	for key := range t.keepers {
 		keys = append(keys, key)
 	}
-	for key := range t.entries {
-		keys = append(keys, key)
+	for at := range t.figures {
+		keys = append(keys, t.names.key(at))
 	}
 	t.mu.RUnlock()
 	return t.misfits(keys, rules)

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// How much garbage may lie beside what is in use before it is collected. The
+// default of the language, as much again, is both too little for a small
+// worker, which would collect 50 times a second while it catches up, and too
+// much for one that keeps a million keys.
+const (
+	leastGarbage = 64 << 20
+	garbageShare = 4 // of what is in use, one part in so many
+	mostPercent  = 1000
+)
+
+// paceCollector keeps the garbage within these bounds from now on. An operator
+// who sets GOGC is obeyed; GOMEMLIMIT goes on top.
+func paceCollector() {
+	if os.Getenv("GOGC") == "" {
+		afterCollection(0)
+	}
+}
+
+// afterCollection paces the collector for what is in use now, and again after
+// each collection. percent is the present pace.
+func afterCollection(percent int) {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	if p := collectorPercent(live[0].Value.Uint64()); p != percent {
+		percent = p
+		debug.SetGCPercent(percent)
+	}
+	// Something that nobody uses: when it is collected, a collection was there.
+	type marker struct{ _ [16]byte }
+	runtime.AddCleanup(&marker{}, afterCollection, percent)
+}
+
+// collectorPercent is the GOGC that lets the garbage grow as far as it may
+// beside so many bytes in use.
+func collectorPercent(live uint64) int {
+	live = max(live, 1<<20)
+	return int(min(100*max(leastGarbage, live/garbageShare)/live, mostPercent)) //nolint:gosec // at most mostPercent
+}

@@ -1,0 +1,21 @@
+package main
+
+import "testing"
+
+func TestGarbageIsBoundedByBytesForASmallHeapAndByShareForALargeOne(t *testing.T) {
+	for _, c := range []struct {
+		live    uint64
+		percent int
+	}{
+		{0, mostPercent},
+		{4 << 20, mostPercent},
+		{16 << 20, 400},
+		{64 << 20, 100},
+		{256 << 20, 25},
+		{4 << 30, 25},
+	} {
+		if got := collectorPercent(c.live); got != c.percent {
+			t.Errorf("with %d bytes in use: got %d%%, want %d%%", c.live, got, c.percent)
+		}
+	}
+}
