@@ -8,12 +8,12 @@ import (
 )
 
 // How much garbage may lie beside what is in use before it is collected. The
-// default of the language, as much again, is both too little for a small
-// worker, which would collect 50 times a second while it catches up, and too
-// much for one that keeps a million keys.
+// default of the language, as much again, is too little for a small worker,
+// which would collect many times a second while it catches up, and too much
+// for one that keeps a million keys.
 const (
 	leastGarbage = 64 << 20
-	garbageShare = 4 // of what is in use, one part in so many
+	someGarbage  = 160 << 20 // up to which there may be twice of what is in use
 	mostPercent  = 1000
 )
 
@@ -43,5 +43,6 @@ func afterCollection(percent int) {
 // beside so many bytes in use.
 func collectorPercent(live uint64) int {
 	live = max(live, 1<<20)
-	return int(min(100*max(leastGarbage, live/garbageShare)/live, mostPercent)) //nolint:gosec // at most mostPercent
+	garbage := max(leastGarbage, min(2*live, someGarbage), live/2)
+	return int(min(100*garbage/live, mostPercent)) //nolint:gosec // at most mostPercent
 }

@@ -10,9 +10,10 @@ func TestGarbageIsBoundedByBytesForASmallHeapAndByShareForALargeOne(t *testing.T
 		{0, mostPercent},
 		{4 << 20, mostPercent},
 		{16 << 20, 400},
-		{64 << 20, 100},
-		{256 << 20, 25},
-		{4 << 30, 25},
+		{64 << 20, 200},
+		{160 << 20, 100},
+		{320 << 20, 50},
+		{4 << 30, 50},
 	} {
 		if got := collectorPercent(c.live); got != c.percent {
 			t.Errorf("with %d bytes in use: got %d%%, want %d%%", c.live, got, c.percent)

@@ -197,6 +197,16 @@ func appendText(dst []byte, name, text string) []byte {
 // store's to set. It refuses what AppendEntry cannot have written of a sound
 // entry: an unknown state, reason or disposition, or figures out of order.
 func ParseEntry(key Key, data []byte) (Entry, error) {
+	if key.Kind.Figure() {
+		if e, ok := scanEntry(key, data); ok {
+			return e, nil
+		}
+	}
+	return parseEntry(key, data)
+}
+
+// parseEntry reads every form of an entry, and says what is wrong with one.
+func parseEntry(key Key, data []byte) (Entry, error) {
 	var w wireEntry
 	if err := json.Unmarshal(data, &w); err != nil {
 		return Entry{}, fmt.Errorf("entry %s: %w", key, err)
