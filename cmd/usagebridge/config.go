@@ -53,8 +53,9 @@ type Config struct {
 	OEMClientSecretFile string        `envconfig:"OEM_CLIENT_SECRET_FILE" desc:"Path of a file with the vendor's client secret at the OEM-API."`
 	OEMPoll             time.Duration `envconfig:"OEM_POLL" default:"15m" desc:"How often statuses are read in the OEM-API; 0: never."`
 
-	FoldBatch   int           `envconfig:"FOLD_BATCH" default:"500" desc:"Most messages folded together, 1 to 1000."`
+	FoldBatch   int           `envconfig:"FOLD_BATCH" default:"500" desc:"Messages that are folded together without waiting for more, 1 to 1000; while a partition lags, up to ten times as many."`
 	FoldWait    time.Duration `envconfig:"FOLD_WAIT" default:"100ms" desc:"Longest wait for a batch to fill."`
+	LagWait     time.Duration `envconfig:"LAG_WAIT" default:"5s" desc:"Longest time for which figures wait to be sent while their partition lags behind its events, since every event folded first may save a call; 0: not at all."`
 	TooFarAhead time.Duration `envconfig:"TOO_FAR_AHEAD" default:"5m" desc:"An event whose time is later than this after its arrival is dead (too_far_ahead)."`
 	TooOld      time.Duration `envconfig:"TOO_OLD" default:"840h" desc:"An event whose time is earlier than this before its arrival is dead (too_old); 0: no limit."`
 
@@ -159,6 +160,7 @@ func (c *Config) check() []error {
 	complain(c.OEMPoll < 0, "OEM_POLL", "%v: want 0 or more", c.OEMPoll)
 	complain(c.FoldBatch < 1 || c.FoldBatch > 1000, "FOLD_BATCH", "%d: want 1 to 1000", c.FoldBatch)
 	complain(c.FoldWait <= 0, "FOLD_WAIT", "%v: want more than 0", c.FoldWait)
+	complain(c.LagWait < 0 || c.LagWait > time.Minute, "LAG_WAIT", "%v: want 0 to 1m", c.LagWait)
 	complain(c.TooFarAhead <= 0, "TOO_FAR_AHEAD", "%v: want more than 0", c.TooFarAhead)
 	complain(c.TooOld < 0, "TOO_OLD", "%v: want 0 or more", c.TooOld)
 	_, err = logLevel(c.LogLevel)

@@ -73,6 +73,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 
 		SnapshotPatience: a.config.SnapshotPatience,
 		DeadShare:        a.config.DeadLetterShare,
+		LagWait:          a.config.LagWait,
 		Rules:            a.config.rules(nil, nil),
 		Flooded:          func(vendor string, f worker.Flood) { e.rules.flooded(vendor, f) },
 	})

@@ -300,6 +300,7 @@ func received(m jetstream.Msg) (event.Message, error) {
 		Sequence:   meta.Sequence.Stream,
 		Stored:     meta.Timestamp.UTC(),
 		Deliveries: int(meta.NumDelivered),
+		Pending:    meta.NumPending,
 		Handle:     m.Reply(),
 	}, nil
 }

@@ -28,6 +28,7 @@ type Message struct {
 	Sequence   uint64    // position in Stream; decides ties of time
 	Stored     time.Time // when the server took it; ages are judged against it
 	Deliveries int       // 1 at the first delivery
+	Pending    uint64    // messages of its partition that were still to be handed out then
 	Handle     string    // opaque: by it the source acknowledges the message
 }
 

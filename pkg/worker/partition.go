@@ -29,6 +29,7 @@ type partition struct {
 	store  Store
 	table  *table
 	tenure *tenure
+	lag    *lag
 	log    *slog.Logger
 	kick   chan struct{} // outcomes are there to be recorded
 	cut    atomic.Int64  // calls that were cut off without an answer
@@ -50,6 +51,7 @@ func newPartition(c Config, vendor *vendorState, number int, t *tenure, log *slo
 		store:  c.Backend.Store(vendor.name),
 		table:  newTable(),
 		tenure: t,
+		lag:    newLag(c.LagWait),
 		log:    log,
 		kick:   make(chan struct{}, 1),
 		links:  map[string]delivery.Link{},
@@ -112,7 +114,14 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 		select {
 		case <-working.Done():
 		case batch := <-batches:
+			lags := len(batch) > 0 && batch[len(batch)-1].Pending >= lagging
+			if lags {
+				p.lag.note(true, time.Now())
+			}
 			p.take(recording, source, batch)
+			if !lags { // not before: what this batch changes would be sent twice
+				p.lag.note(false, time.Now())
+			}
 		case <-p.kick:
 			p.take(recording, source, nil)
 		case <-asserting.C:
@@ -273,7 +282,7 @@ func (p *partition) lane(organization string) *delivery.Lane {
 		Organization: organization,
 		Config:       p.config.Delivery,
 		Book:         p,
-		May:          p.tenure.maySend,
+		May:          func() bool { return p.tenure.maySend() && !p.lag.waits(time.Now()) },
 		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor.name, s) },
 		Metrics:      p.config.Metrics.Delivery,
 		Logger:       p.config.Logger.With("worker", p.config.ID, "partition", p.number), // the lane adds vendor and organization

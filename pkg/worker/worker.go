@@ -100,6 +100,9 @@ type Config struct {
 	LeaseTTL time.Duration
 	// SnapshotPatience is how long a snapshot may wait for missing parts (0: 24 h).
 	SnapshotPatience time.Duration
+	// LagWait is how long the lanes of a partition may wait in one piece while
+	// more than a thousand messages wait to be folded; 0: not at all.
+	LagWait time.Duration
 	// DeadShare, 0 to 1, is the share of dead ones among a vendor's last
 	// floodWindow events beyond which its events are not folded any longer; 0:
 	// they always are. Flooded is told.
