@@ -83,6 +83,7 @@ environment: see "usagebridge config".`,
 		c.statementCommand(),
 		c.schemasCommand(),
 		c.configCommand(),
+		c.benchCommand(),
 		c.versionCommand(),
 	)
 	checkArguments(root)
