@@ -3,6 +3,8 @@ package ledger
 import (
 	"encoding/binary"
 	"slices"
+
+	"github.com/google/uuid"
 )
 
 // Packed is the entry of a figure in a form for memory: a tenth of the size of
@@ -28,6 +30,7 @@ const (
 	packedAnswer   // there is an answer ...
 	packedSameTime // ... and it came when the value was taken
 	packedRetries  // there are attempts, or a next one
+	packedUUID     // the request id is a UUID, as most are, and kept as 16 bytes
 )
 
 // The marks of a packed figure, beside its disposition and its wait.
@@ -75,7 +78,12 @@ func (e *Entry) Pack(scratch []byte) (p Packed, room []byte) {
 			b = binary.AppendVarint(b, d.Value.Units)
 			b = packText(b, d.Value.Properties)
 		}
-		b = packText(b, d.RequestID)
+		if flags&packedUUID != 0 {
+			id, _ := uuid.Parse(d.RequestID)
+			b = append(b, id[:]...)
+		} else {
+			b = packText(b, d.RequestID)
+		}
 	}
 	if flags&packedRetries != 0 {
 		b = binary.AppendVarint(b, int64(e.Attempts))
@@ -118,7 +126,19 @@ func (e *Entry) packedFlags() (delivered int, flags byte) {
 	if e.Attempts != 0 || e.Next != 0 {
 		flags |= packedRetries
 	}
+	if isUUID(e.Delivered.RequestID) {
+		flags |= packedUUID
+	}
 	return delivered, flags
+}
+
+// isUUID says whether the text is what a UUID comes back as.
+func isUUID(text string) bool {
+	if len(text) != len("00000000-0000-0000-0000-000000000000") {
+		return false
+	}
+	id, err := uuid.Parse(text)
+	return err == nil && id.String() == text
 }
 
 func packVersion(b []byte, v, before Version) []byte {
@@ -196,7 +216,13 @@ func (p Packed) Unpack(key Key) Entry {
 			d.Version = r.version(before)
 			d.Value = Value{Units: r.signed(), Properties: r.string()}
 		}
-		d.RequestID = r.string()
+		if flags&packedUUID != 0 {
+			id := uuid.UUID([]byte(r.text[:len(uuid.UUID{})]))
+			r.text = r.text[len(id):]
+			d.RequestID = id.String()
+		} else {
+			d.RequestID = r.string()
+		}
 	}
 	if flags&packedRetries != 0 {
 		e.Attempts, e.Next = int(r.signed()), r.signed()

@@ -21,6 +21,11 @@ func TestAPackedEntryIsTheEntry(t *testing.T) {
 			s := rapid.SampledFrom(e.Seen).Draw(t, "figure")
 			e.Delivered.Version, e.Delivered.Value, e.Answer.At = s.Version, s.Value, e.Delivered.At
 		}
+		if e.Delivered.At != 0 {
+			e.Delivered.RequestID = rapid.SampledFrom([]string{
+				e.Delivered.RequestID, "0198a6a0-0000-7000-8000-00000000000f", "0198A6A0-0000-7000-8000-00000000000F", "0198a6a0-0000-7000-8000-00000000000g",
+			}).Draw(t, "request id")
+		}
 		packed, _ := e.Pack(nil)
 		if got := packed.Unpack(e.Key); !reflect.DeepEqual(got, e) {
 			t.Fatalf("unpacked %+v\nwant %+v", got, e)

@@ -19,8 +19,8 @@ type table struct {
 	keepers map[ledger.Key]*ledger.Entry // entries of the kinds that are no figures
 	states  map[ledger.State]int
 	open    map[spot]int64 // figures that the partner does not have as desired, since when
-	// services has, by organization, every service that was ever counted: to
-	// find the counts of one account without a look at all of them.
+	// services has, by organization, every service that was ever counted, as
+	// spots have it: to find the counts of one account without a look at all.
 	services map[uint32]map[uint32]struct{}
 	// vacant is what the store expects of keys whose entry somebody has
 	// deleted: the revision of the deletion.
@@ -120,7 +120,7 @@ func (t *table) interesting() []ledger.Key {
 	}
 	var all []behind
 	for at, e := range t.figures {
-		if at.kind != ledger.Count || e.State() != ledger.Synced {
+		if at.kind() != ledger.Count || e.State() != ledger.Synced {
 			all = append(all, behind{t.names.key(at), e.Since()})
 		}
 	}
@@ -144,7 +144,7 @@ func (t *table) ofGeneration(organization string, generation int) []ledger.Key {
 	}
 	var keys []ledger.Key
 	for at, e := range t.figures {
-		if at.organization == number && (at.kind != ledger.Count || e.State() == ledger.Synced && !e.PostedIn(generation)) {
+		if t.names.organization(at) == number && (at.kind() != ledger.Count || e.State() == ledger.Synced && !e.PostedIn(generation)) {
 			keys = append(keys, t.names.key(at))
 		}
 	}
@@ -160,7 +160,7 @@ func (t *table) settledBefore(limit time.Time, most int) []ledger.Key {
 	defer t.mu.RUnlock()
 	var keys []ledger.Key
 	for at, e := range t.figures {
-		if at.kind == ledger.Count && e.State() == ledger.Synced && e.DeliveredAt() < before {
+		if at.kind() == ledger.Count && e.State() == ledger.Synced && e.DeliveredAt() < before {
 			if keys = append(keys, t.names.key(at)); len(keys) == most {
 				break
 			}
@@ -181,8 +181,9 @@ func (t *table) unbuilt() []ledger.Key {
 	}
 	last := map[uint32]delivered{}
 	for at, e := range t.figures {
-		if when := e.DeliveredAt(); at.kind == ledger.Count && when > last[at.organization].when {
-			last[at.organization] = delivered{at, when, e.Unbuilt()}
+		organization := t.names.organization(at)
+		if when := e.DeliveredAt(); at.kind() == ledger.Count && when > last[organization].when {
+			last[organization] = delivered{at, when, e.Unbuilt()}
 		}
 	}
 	var keys []ledger.Key
@@ -218,34 +219,36 @@ func (t *table) stateCounts(into map[ledger.State]int) {
 
 // serve notes the service of a new count.
 func (t *table) serve(at spot) {
-	services := t.services[at.organization]
+	organization := t.names.organization(at)
+	services := t.services[organization]
 	if services == nil {
 		services = map[uint32]struct{}{}
-		t.services[at.organization] = services
+		t.services[organization] = services
 	}
-	services[at.service] = struct{}{}
+	services[at.what] = struct{}{}
 }
 
 // counts lists the counts in the scope.
 func (t *table) counts(scope ledger.Key) []ledger.Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	of, known := t.names.find(scope)
+	organization, known := t.names.numbers[scope.Organization]
 	if !known {
 		return nil
 	}
 	var keys []ledger.Key
 	if scope.Account != "" {
-		for service := range t.services[of.organization] {
-			at := spot{organization: of.organization, account: of.account, service: service, kind: ledger.Count}
-			if _, ok := t.figures[at]; ok {
+		holder, held := t.names.holder(scope.Organization, scope.Account)
+		for what := range t.services[organization] {
+			at := spot{holder, what}
+			if _, ok := t.figures[at]; ok && held {
 				keys = append(keys, t.names.key(at))
 			}
 		}
 		return keys
 	}
 	for at := range t.figures {
-		if at.kind == ledger.Count && at.organization == of.organization {
+		if at.kind() == ledger.Count && t.names.organization(at) == organization {
 			keys = append(keys, t.names.key(at))
 		}
 	}
