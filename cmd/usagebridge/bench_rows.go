@@ -200,41 +200,42 @@ func (s *benchSite) laneCalls(ctx context.Context, latency time.Duration) (took 
 	return time.Since(started), err
 }
 
-// growth measures what an event costs with few keys and with many.
+// growth measures what an event costs with a small ledger and with a large one,
+// and what it costs when nearly every event is of another key.
 func (b *bench) growth(ctx context.Context) error {
-	load := b.options.load
-	for _, keys := range []int{b.options.fewKeys, b.options.manyKeys} {
-		load.Keys = keys
-		load.Integrations = max(keys/10_000, 10)
-		s, err := b.site(ctx, lazySync, load)
+	few, many := b.options.fewKeys, b.options.manyKeys
+	for _, c := range []struct {
+		keys, active int
+		row          benchRow
+	}{
+		{few, few, benchRow{ID: "cost-few", What: fmt.Sprintf("processor time of an event, %d keys in the ledger", few)}},
+		{many, few, benchRow{ID: "cost-many", What: fmt.Sprintf("the same with %d keys in the ledger", many), Mark: 1.5, AtMost: true}},
+		{many, many, benchRow{ID: "cost-spread", What: fmt.Sprintf("the same with events of all %d", many)}},
+	} {
+		measured, err := b.foldSeeded(ctx, c.keys, c.active)
 		if err != nil {
 			return err
 		}
-		vendor, err := s.vendor(ctx)
-		if err == nil {
-			err = s.seed(ctx, vendor)
-		}
-		if err == nil {
-			_, err = s.publish(ctx, vendor)
-		}
-		var row benchRow
-		if err == nil {
-			row, err = s.foldVendor(ctx, vendor, 1)
-		}
-		s.close()
-		if err != nil {
-			return err
-		}
-		row.What, row.ID = fmt.Sprintf("processor time for an event, with %d keys", keys), "cost-few"
-		row.Figure, row.Unit = row.CPU, "µs"
-		if keys == b.options.fewKeys {
-			b.report.add(row)
-			continue
-		}
-		row.ID, row.Mark, row.AtMost = "cost-many", 1.5, true
-		b.report.against("cost-few", row)
+		c.row.Figure, c.row.Unit = measured.CPU, "µs"
+		b.report.against("cost-few", c.row)
 	}
 	return nil
+}
+
+// foldSeeded folds the load into a ledger that has the keys, of which only the
+// active ones have events.
+func (b *bench) foldSeeded(ctx context.Context, keys, active int) (benchRow, error) {
+	s, err := b.settled(ctx, keys)
+	if err != nil {
+		return benchRow{}, err
+	}
+	defer s.close()
+	s.load.Active = active
+	vendor := s.name()
+	if _, err := s.publish(ctx, vendor); err != nil {
+		return benchRow{}, err
+	}
+	return s.foldVendor(ctx, vendor, 1)
 }
 
 func ratePerSecond(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }

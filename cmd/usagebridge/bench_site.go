@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type benchLoad struct {
 	EventBytes   int     `json:"event_bytes"` // size of a message's body
 	Partitions   int     `json:"partitions"`
 	Each         bool    `json:"-"` // one event of each key, and none twice
+	Active       int     `json:"-"` // keys that have events, spread over all; 0: all have
 }
 
 // openBenchSite starts a server on a directory of its own. sync is its
@@ -60,17 +62,21 @@ func openBenchSite(ctx context.Context, dir string, config Config, sync time.Dur
 // vendor sets up a vendor of its own.
 func (s *benchSite) vendor(ctx context.Context) (string, error) {
 	s.vendors++
-	name := "bench" + strconv.Itoa(s.vendors)
+	name := s.name()
 	_, err := s.broker.Init(ctx, broker.InitConfig{Vendor: name, Partitions: s.load.Partitions})
 	return name, err
 }
+
+// name is the name of the last vendor.
+func (s *benchSite) name() string { return "bench" + strconv.Itoa(s.vendors) }
 
 // messages makes the events of the load, in the order of publishing: figures of
 // Zipf-distributed keys whose times rise, and repeats among them. It says how
 // many different keys they have.
 func (l *benchLoad) messages(vendor string, yield func(subject string, data []byte) error) (keys int, err error) {
-	random := rand.New(rand.NewPCG(1, 1))                  //nolint:gosec // the same load every time
-	zipf := rand.NewZipf(random, 1.1, 8, uint64(l.Keys-1)) //nolint:gosec // at least one key
+	random := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // the same load every time
+	active := cmp.Or(l.Active, l.Keys)
+	zipf := rand.NewZipf(random, 1.1, 8, uint64(active-1)) //nolint:gosec // at least one key
 	type message struct {
 		subject string
 		data    []byte
@@ -85,7 +91,7 @@ func (l *benchLoad) messages(vendor string, yield func(subject string, data []by
 		} else {
 			key := i
 			if !l.Each {
-				key = int(zipf.Uint64()) //nolint:gosec // below Keys
+				key = int(zipf.Uint64()) * (l.Keys / active) //nolint:gosec // below Keys
 			}
 			seen[key] = struct{}{}
 			e := l.event(vendor, key, i, begun)
