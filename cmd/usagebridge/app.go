@@ -36,7 +36,12 @@ func openApp(ctx context.Context, c Config, log *slog.Logger) (*app, error) {
 			return nil, err
 		}
 	}
-	b, err := broker.Connect(ctx, broker.Config{URL: url, CredsFile: c.NATSCreds, Name: "usagebridge " + c.WorkerID, Logger: log})
+	connection := broker.Config{URL: url, Name: "usagebridge " + c.WorkerID, Logger: log}
+	if c.NATSURL != "" { // the embedded server asks nobody, and has no TLS
+		connection.CredsFile, connection.NKeyFile = c.NATSCreds, c.NATSNKey
+		connection.CAFile, connection.CertFile, connection.KeyFile = c.NATSCA, c.NATSCert, c.NATSKey
+	}
+	b, err := broker.Connect(ctx, connection)
 	if err != nil {
 		a.close()
 		return nil, err

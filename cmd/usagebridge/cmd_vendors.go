@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -351,10 +352,11 @@ func (c *cli) listVendors(ctx context.Context, a *app) error {
 type vendorPicture struct {
 	vendorView
 
-	Owned       int    `json:"partitions_owned"` // by a worker
-	NotFolded   uint64 `json:"messages_not_folded"`
-	DeadLetters int    `json:"dead_letters"`
-	Approvals   int    `json:"approvals"` // that wait for a person
+	Owned       int              `json:"partitions_owned"` // by a worker
+	Workers     map[string][]int `json:"workers"`          // that are alive, or have partitions: which
+	NotFolded   uint64           `json:"messages_not_folded"`
+	DeadLetters int              `json:"dead_letters"`
+	Approvals   int              `json:"approvals"` // that wait for a person
 }
 
 func (a *app) describeVendor(ctx context.Context, v broker.Vendor) (*vendorPicture, error) {
@@ -368,6 +370,9 @@ func (a *app) describeVendor(ctx context.Context, v broker.Vendor) (*vendorPictu
 		return nil, err
 	}
 	p.Owned = len(owners)
+	if p.Workers, err = a.workers(ctx, owners); err != nil {
+		return nil, err
+	}
 	if p.NotFolded, err = a.broker.Backlog(ctx, v.Name); err != nil {
 		return nil, err
 	}
@@ -381,6 +386,24 @@ func (a *app) describeVendor(ctx context.Context, v broker.Vendor) (*vendorPictu
 	waiting, err := a.approvals(ctx, syncChoice{vendor: v.Name})
 	p.Approvals = len(waiting)
 	return p, err
+}
+
+// workers says of every worker that is alive, and of every one that has a
+// partition, which it has.
+func (a *app) workers(ctx context.Context, owners map[int]string) (map[string][]int, error) {
+	alive, err := a.broker.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	workers := map[string][]int{}
+	for _, id := range alive {
+		workers[id] = []int{}
+	}
+	for _, partition := range slices.Sorted(maps.Keys(owners)) {
+		id := owners[partition]
+		workers[id] = append(workers[id], partition)
+	}
+	return workers, nil
 }
 
 // rows is the picture for people.
@@ -397,6 +420,13 @@ func (p *vendorPicture) rows(now time.Time) [][]string {
 		add("resume", "`usagebridge vendors resume %s --why …` once that is mended", p.Name)
 	}
 	add("partitions", "%d, %d of them with a worker", p.Partitions, p.Owned)
+	for _, id := range slices.Sorted(maps.Keys(p.Workers)) {
+		if has := p.Workers[id]; len(has) > 0 {
+			add("worker", "%s has %d: %s", printable(id), len(has), strings.Trim(fmt.Sprint(has), "[]"))
+		} else {
+			add("worker", "%s has none of them", printable(id))
+		}
+	}
 	add("log", "%s, %s, %s, created %s", plural(int(p.Messages), "message", "messages"), byteSize(p.Bytes),
 		plural(p.Replicas, "replica", "replicas"), ago(p.Created, now))
 	add("not folded", "%s", plural(int(p.NotFolded), "message", "messages"))

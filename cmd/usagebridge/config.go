@@ -25,6 +25,10 @@ const envPrefix = "USAGEBRIDGE"
 type Config struct {
 	NATSURL          string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
 	NATSCreds        string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`
+	NATSNKey         string `envconfig:"NATS_NKEY" desc:"Path of a file (mode 0600) with the seed of a NATS user's nkey, SU…; not together with NATS_CREDS."`
+	NATSCA           string `envconfig:"NATS_CA" desc:"Path of the certificates, in PEM, of the authorities that sign those of the NATS servers; with it, TLS is a must. Empty: those of the system, where a server wants TLS."`
+	NATSCert         string `envconfig:"NATS_CERT" desc:"Path of a client certificate, in PEM, for NATS servers that ask for one; with NATS_KEY."`
+	NATSKey          string `envconfig:"NATS_KEY" desc:"Path of the client certificate's key, in PEM (mode 0600)."`
 	NATSListen       string `envconfig:"NATS_LISTEN" default:"127.0.0.1:4222" desc:"Loopback address on which the embedded server takes publishers; port 0: any free one."`
 	StoreDir         string `envconfig:"STORE_DIR" desc:"Directory of the embedded server and of the master keyset. Empty: usagebridge in the user's data directory."`
 	StoreKeyFile     string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
@@ -137,6 +141,8 @@ func (c *Config) check() []error {
 		u, err := url.Parse(address)
 		complain(err != nil || u.Host == "", "NATS_URL", "want an address such as nats://nats.example:4222")
 	}
+	complain(c.NATSCreds != "" && c.NATSNKey != "", "NATS_NKEY", "%s_NATS_CREDS is set as well: want one of them", envPrefix)
+	complain((c.NATSCert == "") != (c.NATSKey == ""), "NATS_CERT", "want it and %s_NATS_KEY, or none of them", envPrefix)
 	_, _, err := net.SplitHostPort(c.Listen)
 	complain(err != nil, "LISTEN", "%q: want host:port", c.Listen)
 	_, _, err = net.SplitHostPort(c.NATSListen)

@@ -12,11 +12,14 @@ func TestTheEnvironmentIsCheckedAsAWhole(t *testing.T) {
 	t.Setenv("USAGEBRIDGE_FOLD_BATCH", "0")
 	t.Setenv("USAGEBRIDGE_LOG_LEVEL", "loud")
 	t.Setenv("USAGEBRIDGE_LISTEN", "8080")
+	t.Setenv("USAGEBRIDGE_NATS_CREDS", "a")
+	t.Setenv("USAGEBRIDGE_NATS_NKEY", "b")
+	t.Setenv("USAGEBRIDGE_NATS_KEY", "c")
 	_, err := loadConfig()
 	if err == nil {
-		t.Fatal("got no error, want one that names five variables")
+		t.Fatal("got no error, want one that names seven variables")
 	}
-	for _, want := range []string{"PARTNER_RATE", "PARTNER_TIMEOUT", "FOLD_BATCH", "LOG_LEVEL", "LISTEN"} {
+	for _, want := range []string{"NATS_NKEY", "NATS_CERT", "PARTNER_RATE", "PARTNER_TIMEOUT", "FOLD_BATCH", "LOG_LEVEL", "LISTEN"} {
 		if !strings.Contains(err.Error(), "USAGEBRIDGE_"+want) {
 			t.Errorf("error: got %q, want it to name %s too", err, want)
 		}

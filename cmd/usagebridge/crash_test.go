@@ -36,6 +36,11 @@ const (
 
 func newCrashSite(t *testing.T, plan sandbox.Plan) *crashSite {
 	t.Helper()
+	return newCrashSiteOf(t, plan, 2)
+}
+
+func newCrashSiteOf(t *testing.T, plan sandbox.Plan, partitions int) *crashSite {
+	t.Helper()
 	dir := t.TempDir()
 	s := &crashSite{t: t, partner: sandbox.New(sandbox.Config{Faults: plan})}
 	server := httptest.NewServer(s.partner.Handler())
@@ -52,7 +57,7 @@ func newCrashSite(t *testing.T, plan sandbox.Plan) *crashSite {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.app.close)
-	if _, err := s.app.broker.Init(t.Context(), broker.InitConfig{Vendor: "acme", Partitions: 2}); err != nil {
+	if _, err := s.app.broker.Init(t.Context(), broker.InitConfig{Vendor: "acme", Partitions: partitions}); err != nil {
 		t.Fatal(err)
 	}
 	made, err := s.partner.AddIntegration(sandbox.Integration{Name: "acme/m"})

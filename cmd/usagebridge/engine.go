@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -51,6 +52,10 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err != nil {
 		return nil, err
 	}
+	ttl, err := a.leaseTTL(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e := &engine{app: a, integrations: integrations, vault: keys, transport: punctual{vendorapi.NewTransport(idleConnections)}}
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
@@ -66,7 +71,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		Limits:      a.config.limits(),
 		Delivery:    deliveryConfig(a.config),
 		CallTimeout: a.config.PartnerTimeout,
-		LeaseTTL:    broker.LeaseTTL,
+		LeaseTTL:    ttl,
 		Signal:      e.tracker.Observe,
 		Metrics:     worker.NewMetrics(registry),
 		Logger:      a.log,
@@ -81,6 +86,19 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		return nil, err
 	}
 	return e, nil
+}
+
+// leaseTTL is how long leases live in this store, which the configuration has
+// to fit.
+func (a *app) leaseTTL(ctx context.Context) (time.Duration, error) {
+	ttl, err := a.broker.LeaseTTL(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := worker.CheckTimes(a.config.PartnerTimeout, ttl); err != nil {
+		return 0, usagef("%s_PARTNER_TIMEOUT: %w (`usagebridge init --lease-ttl`)", envPrefix, err)
+	}
+	return ttl, nil
 }
 
 func deliveryConfig(c Config) delivery.Config {
@@ -135,6 +153,23 @@ func backend(a *app) worker.Backend {
 				return nil, leased(err)
 			}
 			return lease{l}, nil
+		},
+		Member: func(ctx context.Context) (worker.Lease, error) {
+			l, err := a.broker.Member(ctx, a.config.WorkerID)
+			if err != nil {
+				return nil, leased(err)
+			}
+			return lease{l}, nil
+		},
+		Watch: func(ctx context.Context, view worker.View) error {
+			claim := func(vendor string, partition int, id string) worker.Claim {
+				return worker.Claim{Vendor: vendor, Partition: partition, Worker: id}
+			}
+			return a.broker.WatchLeases(ctx, broker.LeaseWatch{
+				Held:     func(vendor string, partition int, id string) { view.Held(claim(vendor, partition, id)) },
+				Gone:     func(vendor string, partition int, id string) { view.Gone(claim(vendor, partition, id)) },
+				Complete: view.Complete,
+			})
 		},
 		Source: func(ctx context.Context, vendor string, partition int) (worker.Source, error) {
 			return a.broker.Source(ctx, vendor, partition, broker.SourceConfig{MaxBatch: a.config.FoldBatch, MaxWait: a.config.FoldWait})

@@ -35,6 +35,7 @@ var ours = map[string][]string{
 	"pkg/publisher":         {"pkg/event"},
 	"pkg/worker":            {"pkg/delivery", "pkg/event", "pkg/ledger"},
 	"pkg/broker":            {"pkg/event", "pkg/ledger"},
+	"pkg/broker/natstest":   {},
 	"pkg/console":           {"pkg/event", "pkg/publisher"},
 	"pkg/vendorapi":         {},
 	"pkg/oemapi":            {},
@@ -50,7 +51,7 @@ var ours = map[string][]string{
 
 // oursInTests is what every test may import besides its own package and what that package may:
 // the partner played, a real broker, and the shared suites with their fixtures.
-var oursInTests = []string{"pkg/broker", "pkg/event/eventtest", "pkg/ledger/ledgertest", "pkg/sandbox"}
+var oursInTests = []string{"pkg/broker", "pkg/broker/natstest", "pkg/event/eventtest", "pkg/ledger/ledgertest", "pkg/sandbox"}
 
 // oursInTestsOf is what the tests of a package may import beyond that. The schemas' examples are
 // judged by the decoder that is built on them.
@@ -59,8 +60,8 @@ var oursInTestsOf = map[string][]string{"schemas": {"pkg/event"}}
 // theirs lists the packages that may know a technology in their program files; cmd may know all.
 // The longest path that fits decides. What fits none is free, and tests are free.
 var theirs = map[string][]string{
-	"net/http":                    {"pkg/console", "pkg/oemapi", "pkg/sandbox", "pkg/vendorapi"},
-	"github.com/nats-io":          {"pkg/broker"},
+	"net/http":                    {"pkg/broker/natstest", "pkg/console", "pkg/oemapi", "pkg/sandbox", "pkg/vendorapi"},
+	"github.com/nats-io":          {"pkg/broker", "pkg/broker/natstest"},
 	"github.com/nats-io/nats.go":  {"pkg/broker", "pkg/publisher"},
 	"github.com/synadia-io":       {"pkg/broker"},
 	"github.com/cenkalti/backoff": {"pkg/broker", "pkg/delivery", "pkg/publisher", "pkg/worker"},
@@ -113,13 +114,13 @@ func TestTheImportPolicyCanFail(t *testing.T) {
 		{"a test imports what no test may", "pkg/ledger/a_test.go",
 			"package ledger_test\n" + `import "` + modulePath + `/pkg/vault"`,
 			"pkg/ledger/a_test.go imports pkg/vault; the policy allows tests of pkg/ledger only " +
-				"pkg/broker, pkg/event/eventtest, pkg/ledger, pkg/ledger/ledgertest, pkg/sandbox"},
+				"pkg/broker, pkg/broker/natstest, pkg/event/eventtest, pkg/ledger, pkg/ledger/ledgertest, pkg/sandbox"},
 		{"a package knows HTTP", "pkg/ledger/a.go", good + `import "net/http/cookiejar"`,
 			"pkg/ledger/a.go imports net/http/cookiejar; the policy allows net/http only in " +
-				"pkg/console, pkg/oemapi, pkg/sandbox, pkg/vendorapi, cmd"},
+				"pkg/broker/natstest, pkg/console, pkg/oemapi, pkg/sandbox, pkg/vendorapi, cmd"},
 		{"the publisher embeds a server", "pkg/publisher/a.go",
 			"// Package publisher x.\npackage publisher\n" + `import "github.com/nats-io/nats-server/v2/server"`,
-			"pkg/publisher/a.go imports github.com/nats-io/nats-server/v2/server; the policy allows github.com/nats-io only in pkg/broker, cmd"},
+			"pkg/publisher/a.go imports github.com/nats-io/nats-server/v2/server; the policy allows github.com/nats-io only in pkg/broker, pkg/broker/natstest, cmd"},
 		{"a package reads the environment", "pkg/broker/a.go",
 			"// Package broker x.\npackage broker\n" + `import "github.com/kelseyhightower/envconfig"`,
 			"pkg/broker/a.go imports github.com/kelseyhightower/envconfig; the policy allows github.com/kelseyhightower only in cmd"},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,7 +134,7 @@ func (w *virtualWorld) backend() worker.Backend {
 			return []worker.Vendor{{Name: lifeVendor, Partitions: 1}}, nil
 		},
 		Lease:     func(context.Context, string, int) (worker.Lease, error) { return foreverLease{}, nil },
-		Source:    func(context.Context, string, int) (worker.Source, error) { return w.log, nil },
+		Source:    func(context.Context, string, int) (worker.Source, error) { return &memorySource{memoryLog: w.log}, nil },
 		Store:     func(string) worker.Store { return w.store },
 		Records:   w.log,
 		Partition: broker.Partition,
@@ -357,7 +358,7 @@ func (m *memoryStatus) Append(_ context.Context, _, _, id string, body []byte) e
 	return nil
 }
 
-// memoryLog is the vendor's log of events (worker.Source), and counts what is
+// memoryLog is the vendor's log of events, and counts what is
 // written beside the ledger (worker.Records).
 type memoryLog struct {
 	arrived chan struct{}
@@ -404,8 +405,25 @@ func (l *memoryLog) Ack(context.Context, []event.Message) error { return nil }
 // Release is for a worker that stops, after which nobody receives.
 func (l *memoryLog) Release([]event.Message) {}
 
+// memorySource is the log as it is read by one worker (worker.Source).
+type memorySource struct {
+	*memoryLog
+	drained atomic.Bool
+}
+
+// Receive waits for messages.
+func (s *memorySource) Receive(ctx context.Context) ([]event.Message, error) {
+	if s.drained.Load() {
+		return nil, errors.New("drained")
+	}
+	return s.memoryLog.Receive(ctx)
+}
+
+// Drain ends it: nothing is fetched before it is asked for.
+func (s *memorySource) Drain() { s.drained.Store(true) }
+
 // Close frees nothing.
-func (l *memoryLog) Close() {}
+func (s *memorySource) Close() {}
 
 // Park counts letters.
 func (l *memoryLog) Park(_ context.Context, letters []event.Letter) error {

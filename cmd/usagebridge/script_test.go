@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/broker/natstest"
 	"github.com/usagebridge/usagebridge/pkg/sandbox"
 )
 
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"serving":    serving,
 			"append":     appendMessage,
 			"partner":    callPartner,
+			"cluster":    startCluster,
 		},
 	})
 }
@@ -125,6 +127,25 @@ func serving(ts *testscript.TestScript, neg bool, args []string) {
 		_, running, err := broker.FindEmbedded(ts.Getenv("USAGEBRIDGE_STORE_DIR"))
 		return err == nil && running
 	}, "no worker opened the store")
+}
+
+// cluster starts three nats-servers with the configuration of deploy/nats, and
+// sets OPERATOR and WORKER to the files of these users' nkeys.
+func startCluster(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: cluster")
+	}
+	dir := ts.MkAbs("cluster")
+	ts.Check(os.Mkdir(dir, 0o700))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cluster, err := natstest.Start(ctx, natstest.Config{Dir: dir, Servers: 3, Secure: true, Sync: "1m"})
+	ts.Check(err)
+	ts.Defer(cluster.Close)
+	ts.Setenv("USAGEBRIDGE_NATS_URL", cluster.URL())
+	ts.Setenv("USAGEBRIDGE_NATS_CA", cluster.Secrets().CA)
+	ts.Setenv("OPERATOR", cluster.Secrets().Operator)
+	ts.Setenv("WORKER", cluster.Secrets().Worker)
 }
 
 // append SUBJECT FILE publishes the file as it is, as any NATS client can.

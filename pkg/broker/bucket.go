@@ -157,7 +157,13 @@ func (b *Bucket[T]) decode(m jetstream.Msg) (string, *T, error) {
 // once more, and what has gone meanwhile as nil. An error of yield ends it
 // and comes back; a record that cannot be read ends it too.
 func (b *Bucket[T]) Watch(ctx context.Context, yield func(key string, record *T) error) error {
-	w := watching[T]{bucket: b, yield: yield, known: map[string]bool{}}
+	return b.watch(ctx, yield, func() {})
+}
+
+// watch is Watch; complete is called, too, whenever every record has been
+// yielded.
+func (b *Bucket[T]) watch(ctx context.Context, yield func(key string, record *T) error, complete func()) error {
+	w := watching[T]{bucket: b, yield: yield, complete: complete, known: map[string]bool{}}
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		err := w.once(ctx)
 		switch {
@@ -177,12 +183,13 @@ func (b *Bucket[T]) Watch(ctx context.Context, yield func(key string, record *T)
 
 // watching is the state of one Watch over all its connections.
 type watching[T any] struct {
-	bucket  *Bucket[T]
-	yield   func(string, *T) error
-	known   map[string]bool // keys whose record was yielded
-	seen    map[string]bool // keys of this connection, until the first pass is over; then nil
-	started bool            // this connection got so far as to read
-	final   bool            // the error is not the connection's
+	bucket   *Bucket[T]
+	yield    func(string, *T) error
+	complete func()
+	known    map[string]bool // keys whose record was yielded
+	seen     map[string]bool // keys of this connection, until the first pass is over; then nil
+	started  bool            // this connection got so far as to read
+	final    bool            // the error is not the connection's
 }
 
 // once watches until the connection is lost.
@@ -240,6 +247,7 @@ func (w *watching[T]) passed() error {
 		}
 	}
 	w.seen = nil
+	w.complete()
 	return nil
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 func TestARecordThatIsReplacedWhileAllAreReadIsNotMissed(t *testing.T) {
-	b := connect(t, startServer(t, t.TempDir(), "127.0.0.1:0").ClientURL())
+	b := blank(t)
 	initVendor(t, b, InitConfig{Vendor: "acme", Partitions: 1})
 	bucket, err := OpenBucket[int](t.Context(), b, BucketReplays)
 	if err != nil {

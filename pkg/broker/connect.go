@@ -44,6 +44,16 @@ type Config struct {
 	URL string
 	// CredsFile is the path of a NATS credentials file; empty: none.
 	CredsFile string
+	// NKeyFile is the path of a file with the seed of a user's nkey (SU…),
+	// mode 0600; empty: none. Not together with CredsFile.
+	NKeyFile string
+	// CAFile is the path of the certificates, in PEM, of the authorities that
+	// may have signed the server's; with it, nothing is said without TLS.
+	// Empty: those of the system, if the server wants TLS.
+	CAFile string
+	// CertFile and KeyFile are the paths of a client certificate and its key,
+	// in PEM, for a server that asks for one; both or none.
+	CertFile, KeyFile string
 	// Name is shown in the server's list of connections.
 	Name string
 	// Logger takes disconnects and the server's asynchronous errors, which
@@ -53,23 +63,22 @@ type Config struct {
 
 // Broker is a connection to JetStream. It is safe for concurrent use.
 type Broker struct {
-	conn     *nats.Conn
-	js       jetstream.JetStream
-	log      *slog.Logger
-	closed   chan struct{}
-	batches  chan struct{} // one token per atomic batch in flight
-	streams  sync.Map      // name → jetstream.Stream
-	leaseTTL time.Duration
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	log     *slog.Logger
+	closed  chan struct{}
+	batches chan struct{} // one token per atomic batch in flight
+	waiting sync.Map      // subject of a request → context.CancelCauseFunc, for deny
+	streams sync.Map      // name → jetstream.Stream
 }
 
 // Connect connects to NATS once and from then on reconnects for ever. An
 // error means that the first connection could not be made.
 func Connect(ctx context.Context, c Config) (*Broker, error) {
 	b := &Broker{
-		log:      c.Logger,
-		closed:   make(chan struct{}),
-		batches:  make(chan struct{}, maxBatches),
-		leaseTTL: LeaseTTL,
+		log:     c.Logger,
+		closed:  make(chan struct{}),
+		batches: make(chan struct{}, maxBatches),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -77,13 +86,17 @@ func Connect(ctx context.Context, c Config) (*Broker, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", publicURL(c.URL), err)
 	}
-	options := b.options(c)
+	credentials, err := c.credentials()
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", publicURL(c.URL), err)
+	}
+	options := append(b.options(c), credentials...)
 	if deadline, ok := ctx.Deadline(); ok {
 		options = append(options, nats.Timeout(max(time.Until(deadline), time.Millisecond)))
 	}
 	conn, err := nats.Connect(c.URL, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", publicURL(c.URL), withoutURL(err))
+		return nil, fmt.Errorf("connect to NATS at %s: %w", publicURL(c.URL), c.refusedBy(withoutURL(err)))
 	}
 	b.conn = conn
 	b.js, err = jetstream.New(conn,
@@ -98,9 +111,10 @@ func Connect(ctx context.Context, c Config) (*Broker, error) {
 }
 
 func (b *Broker) options(c Config) []nats.Option {
-	options := []nats.Option{
+	return []nats.Option{
 		nats.Name(c.Name),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // else a server that is being given new users ends it
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(20 * time.Second),
@@ -109,6 +123,9 @@ func (b *Broker) options(c Config) []nats.Option {
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
+			}
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				b.deny(err)
 			}
 			b.log.Error("nats reported an error", "subject", subject, "err", err)
 		}),
@@ -122,10 +139,6 @@ func (b *Broker) options(c Config) []nats.Option {
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
 	}
-	if c.CredsFile != "" {
-		options = append(options, nats.UserCredentials(c.CredsFile))
-	}
-	return options
 }
 
 // Conn is the connection itself, for what has no method here: an HTTP ingest

@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,8 +19,14 @@ import (
 )
 
 // LeaseTTL is how long a lease lives without being renewed (design, section
-// "Ownership"). Owners renew it three times as often.
+// "Ownership") in a store for which nobody has said otherwise.
 const LeaseTTL = 15 * time.Second
+
+// What Init takes for the life of leases.
+const (
+	minLeaseTTL = time.Second
+	maxLeaseTTL = time.Minute
+)
 
 // memberToken stands where a vendor's name stands in the key of a lease.
 const memberToken = "member"
@@ -124,14 +132,99 @@ func (l *Lease) Renew(ctx context.Context) error {
 // expire. A lease that is lost already is released.
 func (l *Lease) Release(ctx context.Context) error {
 	err := l.bucket.Delete(ctx, l.key, jetstream.LastRevision(l.revision))
+	if stale(err) {
+		// Here, too, the answer to the last renewal may have been lost.
+		if now, at, readErr := l.current(ctx); readErr == nil && now.Instance == l.holder.Instance {
+			err = l.bucket.Delete(ctx, l.key, jetstream.LastRevision(at))
+		}
+	}
 	if err != nil && !stale(err) {
 		return fmt.Errorf("release lease %s: %w", l.key, err)
 	}
 	return nil
 }
 
-// LeaseTTL is how long a lease of this broker lives without being renewed.
-func (b *Broker) LeaseTTL() time.Duration { return b.leaseTTL }
+// LeaseTTL is how long leases live in this store without being renewed.
+func (b *Broker) LeaseTTL(ctx context.Context) (time.Duration, error) {
+	s, err := b.js.Stream(ctx, bucketPrefix+BucketLeases)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, fmt.Errorf("bucket %s is missing: run `usagebridge init`: %w", BucketLeases, jetstream.ErrBucketNotFound)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up how long leases live: %w", err)
+	}
+	return s.CachedInfo().Config.MaxAge, nil
+}
+
+// futureLeaseTTL is how long leases are to live: as wished, else as they do,
+// else the default. A worker that runs goes by what it read when it started, so
+// it must not be left with leases that end earlier.
+func (b *Broker) futureLeaseTTL(ctx context.Context, wish time.Duration) (time.Duration, error) {
+	now, err := b.LeaseTTL(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrBucketNotFound):
+		return cmp.Or(wish, LeaseTTL), nil
+	case err != nil:
+		return 0, err
+	case wish == 0 || wish >= now:
+		return max(wish, now), nil
+	}
+	holding := map[string]bool{}
+	err = b.holders(ctx, "*", func(_ string, h holder) error {
+		holding[h.Worker] = true
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for workers that run: %w", err)
+	}
+	if len(holding) > 0 {
+		return 0, fmt.Errorf("leases live %v and are to live %v: the workers that run now would rely on them too long: stop these first, or choose %v or more: %s",
+			now, wish, now, strings.Join(slices.Sorted(maps.Keys(holding)), ", "))
+	}
+	return wish, nil
+}
+
+// LeaseWatch takes what WatchLeases sees. Its methods must return at once.
+type LeaseWatch struct {
+	// Held is told of every lease and of every renewal. An empty vendor means a
+	// worker's sign of life.
+	Held func(vendor string, partition int, worker string)
+	// Gone is told of a lease that was released or has expired. The worker is
+	// named if the vendor is not.
+	Gone func(vendor string, partition int, worker string)
+	// Complete is told once Held has been told of all leases that there are, and
+	// again after every lost connection.
+	Complete func()
+}
+
+// WatchLeases follows all leases until ctx ends. It starts again after a lost
+// connection, and then tells what has gone meanwhile.
+func (b *Broker) WatchLeases(ctx context.Context, w LeaseWatch) error {
+	bucket, err := OpenBucket[holder](ctx, b, BucketLeases)
+	if err != nil {
+		return err
+	}
+	return bucket.watch(ctx, func(key string, h *holder) error {
+		first, last, _ := strings.Cut(key, ".")
+		vendor, worker, partition := first, "", 0
+		var err error
+		if first == memberToken {
+			vendor = ""
+			worker, err = event.Unescape(last)
+		} else {
+			partition, err = strconv.Atoi(last)
+		}
+		switch {
+		case err != nil:
+			b.log.Warn("a lease that is none of ours", "key", key, "err", err)
+		case h == nil:
+			w.Gone(vendor, partition, worker)
+		default:
+			w.Held(vendor, partition, h.Worker)
+		}
+		return nil
+	}, w.Complete)
+}
 
 // Owners says which worker has which partition of the vendor.
 func (b *Broker) Owners(ctx context.Context, vendor string) (map[int]string, error) {

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -12,9 +14,8 @@ import (
 // openLeases gives a broker whose leases expire after a second.
 func openLeases(t *testing.T) *Broker {
 	t.Helper()
-	b := connect(t, startServer(t, t.TempDir(), "127.0.0.1:0").ClientURL())
-	b.leaseTTL = time.Second
-	initVendor(t, b, InitConfig{Vendor: "acme", Partitions: 4})
+	b := blank(t)
+	initVendor(t, b, InitConfig{Vendor: "acme", Partitions: 4, LeaseTTL: time.Second})
 	return b
 }
 
@@ -31,6 +32,13 @@ func wantOwners(t *testing.T, b *Broker, want map[int]string) {
 	t.Helper()
 	if got, err := b.Owners(t.Context(), "acme"); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("owners are %v, %v; want %v", got, err, want)
+	}
+}
+
+func wantLeaseTTL(t *testing.T, b *Broker, want time.Duration) {
+	t.Helper()
+	if got, err := b.LeaseTTL(t.Context()); err != nil || got != want {
+		t.Errorf("leases live %v, %v; want %v", got, err, want)
 	}
 }
 
@@ -67,9 +75,7 @@ func TestPartitionHasOneOwner(t *testing.T) {
 	if err := next.Renew(t.Context()); err != nil {
 		t.Errorf("the former owner's release ended the new lease: %v", err)
 	}
-	if b.LeaseTTL() != LeaseTTL {
-		t.Errorf("leases live %v, want %v", b.LeaseTTL(), LeaseTTL)
-	}
+	wantLeaseTTL(t, b, LeaseTTL)
 }
 
 func TestLeaseExpiresWithoutRenewal(t *testing.T) {
@@ -140,7 +146,7 @@ func TestLivingWorkersAreListed(t *testing.T) {
 	if !errors.Is(err, ErrLeased) {
 		t.Errorf("got %v, want %v: two workers of one name", err, ErrLeased)
 	}
-	if err := b.js.DeleteStream(t.Context(), bucketPrefix+BucketLeases); err != nil {
+	if err := operator(b).js.DeleteStream(t.Context(), bucketPrefix+BucketLeases); err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Lease(t.Context(), "acme", 0, "w")
@@ -148,4 +154,117 @@ func TestLivingWorkersAreListed(t *testing.T) {
 		t.Errorf("got %v, want %v", err, jetstream.ErrBucketNotFound)
 	}
 	wantError(t, err, "bucket LEASES is missing", "usagebridge init")
+}
+
+func TestTheLifeOfLeasesIsAPropertyOfTheStore(t *testing.T) {
+	b := open(t, 4)
+	again := func(c InitConfig, want time.Duration, drift string) {
+		t.Helper()
+		c.Vendor = "acme"
+		for _, o := range initVendor(t, b, c).Drifted() {
+			t.Errorf("%s: %s drifted: %v", drift, o.Name, o.Differences)
+		}
+		wantLeaseTTL(t, b, want)
+		s, err := b.js.Stream(t.Context(), EventsStream("acme"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		consumer, err := s.Consumer(t.Context(), "p3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := consumer.CachedInfo().Config.AckWait; got != want {
+			t.Errorf("%s: messages of a dead worker stay away for %v, want %v, as its leases do", drift, got, want)
+		}
+	}
+	again(InitConfig{LeaseTTL: 2 * time.Second}, 2*time.Second, "shortened while no worker runs")
+	again(InitConfig{}, 2*time.Second, "left as it is")
+	member, err := b.Member(t.Context(), "w one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again(InitConfig{LeaseTTL: 20 * time.Second}, 20*time.Second, "lengthened while a worker runs")
+	_, err = b.Init(t.Context(), InitConfig{Vendor: "acme", LeaseTTL: time.Second})
+	wantError(t, err, "leases live 20s and are to live 1s", "stop these first", "w one")
+	wantLeaseTTL(t, b, 20*time.Second)
+	if err := member.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again(InitConfig{LeaseTTL: time.Second}, time.Second, "shortened after the worker has stopped")
+}
+
+func TestALeaseThatNobodyCouldUseIsRefused(t *testing.T) {
+	for _, ttl := range []time.Duration{-time.Second, time.Millisecond, time.Hour} {
+		wantError(t, InitConfig{Vendor: "acme", LeaseTTL: ttl}.check(), "leases of "+ttl.String()+": want 1s to 1m0s")
+	}
+}
+
+func TestALostAnswerToARenewalLeavesNoLeaseBehind(t *testing.T) {
+	b := open(t, 4)
+	l := lease(t, b, 0, "w")
+	before := l.revision
+	if err := l.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.revision = before // as if the answer had not come
+	if err := l.Release(t.Context()); err != nil {
+		t.Errorf("release: %v", err)
+	}
+	wantOwners(t, b, map[int]string{})
+}
+
+// seen collects what a watch of the leases tells.
+func seen(t *testing.T, b *Broker) (next func() string) {
+	t.Helper()
+	told := make(chan string, 100)
+	tell := func(how string) func(string, int, string) {
+		return func(vendor string, partition int, worker string) {
+			told <- fmt.Sprintf("%s %s.%d %s", how, vendor, partition, worker)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.WatchLeases(ctx, LeaseWatch{Held: tell("held"), Gone: tell("gone"), Complete: func() { told <- "complete" }})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the watch ended with %v, want %v", err, context.Canceled)
+		}
+	})
+	return func() string {
+		select {
+		case what := <-told:
+			return what
+		case <-time.After(20 * time.Second):
+			return "nothing"
+		}
+	}
+}
+
+func TestAWatchOfTheLeasesSeesThemComeAndGo(t *testing.T) {
+	b := openLeases(t)
+	first := lease(t, b, 1, "w one")
+	next := seen(t, b)
+	want := func(what string) {
+		t.Helper()
+		if got := next(); got != what {
+			t.Errorf("seen: got %q, want %q", got, what)
+		}
+	}
+	want("held acme.1 w one")
+	want("complete")
+	if err := first.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want("gone acme.1 ")
+	if _, err := b.Member(t.Context(), "w.2"); err != nil {
+		t.Fatal(err)
+	}
+	want("held .0 w.2")
+	want("gone .0 w.2") // it expires
+	lease(t, b, 3, "w.2")
+	want("held acme.3 w.2")
+	want("gone acme.3 ")
 }

@@ -19,8 +19,13 @@ import (
 )
 
 func TestLedgerKeepsTheContractOfAStore(t *testing.T) {
-	b := connect(t, startServer(t, t.TempDir(), "127.0.0.1:0").ClientURL())
-	for name, atomic := range map[string]bool{"in atomic batches": true, "pipelined, for servers without them": false} {
+	keepTheContract(t, map[string]bool{"in atomic batches": true, "pipelined, for servers without them": false})
+}
+
+func keepTheContract(t *testing.T, ways map[string]bool) {
+	t.Helper()
+	b := blank(t)
+	for name, atomic := range ways {
 		t.Run(name, func(t *testing.T) {
 			n := 0
 			ledgertest.Run(t, func(t *testing.T) ledgertest.Store {
@@ -136,7 +141,7 @@ func TestLedgerOfAnUnknownVendorSaysWhatToDo(t *testing.T) {
 }
 
 func TestMoreBatchesThanTheServerTakesAllGetThrough(t *testing.T) {
-	b := open(t, 1)
+	b := openEmbedded(t, 1)
 	prefix := b.Ledger("acme").prefix
 	// Somebody else has 50 batches under way, as many as the server takes.
 	part := func(i int, sequence string) *nats.Msg {

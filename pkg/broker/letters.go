@@ -67,7 +67,8 @@ type StoredLetter struct {
 }
 
 // Park stores the letters, each once: a letter whose event is parked already
-// is left as it is, and that is no error. A figure that the partner refuses
+// is left as it is, and that is no error, and neither is one that was parked
+// within the last minutes and is gone again. A figure that the partner refuses
 // once more, after a replay, gets a letter of its own: the former one is about
 // to be dropped by the replay.
 func (b *Broker) Park(ctx context.Context, letters []event.Letter) error {
@@ -163,7 +164,10 @@ func letterMessage(l *event.Letter, maxPayload int) *nats.Msg {
 		m.Header.Set(jetstream.MsgIDHeader, "park/"+l.Place()+"/"+url.PathEscape(l.Key)+"/"+strconv.FormatInt(l.Parked.UnixNano(), 10))
 		return m
 	}
+	// The second is for a letter that was replayed or dropped before the server
+	// gave the event out once more, because its acknowledgement was lost.
 	expect(m, 0)
+	m.Header.Set(jetstream.MsgIDHeader, "park/"+l.Place())
 	return m
 }
 

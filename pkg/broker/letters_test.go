@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
@@ -82,6 +84,20 @@ func TestEveryElementOfABatchIsParkedOnce(t *testing.T) {
 	}
 	if got := letters(t, b, LetterFilter{}); len(got) != 3 {
 		t.Errorf("after a drop: %s, want 3 letters", ids(got))
+	}
+}
+
+// The acknowledgement of a dead event may be lost with its server, and the
+// event come again when its letter has been replayed or dropped.
+func TestALetterThatIsGoneIsNotParkedAnew(t *testing.T) {
+	b := open(t, 1)
+	park(t, b, letter(7, 3))
+	if err := b.DropLetter(t.Context(), letters(t, b, LetterFilter{})[0].Sequence); err != nil {
+		t.Fatal(err)
+	}
+	park(t, b, letter(7, 3), letter(8, 0))
+	if got, want := ids(letters(t, b, LetterFilter{})), "EVENTS_acme/8"; got != want {
+		t.Errorf("parked %s, want %s", got, want)
 	}
 }
 
@@ -178,6 +194,7 @@ func TestALetterKeepsTheFingerprintThatItWasParkedWith(t *testing.T) {
 	unstamped := letter(3, 0)
 	for i, stamp := range []string{"", "nonsense", "0123ABCD", "0123abcd0"} { // of a version without, or of nobody
 		m := letterMessage(&unstamped, 1<<20)
+		m.Header.Del(jetstream.MsgIDHeader) // one place, four letters: Park would store the first alone
 		m.Header.Set(headerFingerprint, stamp)
 		if stamp == "" {
 			m.Header.Del(headerFingerprint)

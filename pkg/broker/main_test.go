@@ -13,8 +13,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+func TestMain(m *testing.M) { goleak.VerifyTestMain(tests{m}) }
+
+// tests are all tests, and then the end of what they share.
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	defer closeCluster()
+	return t.M.Run()
 }
 
 // startServer runs an embedded server that does not sync: a test loses no power.
@@ -38,8 +44,27 @@ func connect(tb testing.TB, url string) *Broker {
 	return b
 }
 
-// open gives a broker on a new server with the vendor acme set up.
+// blank gives a broker on a store that has nothing: on a new server, or on the
+// cluster for tests that run there.
+func blank(tb testing.TB) *Broker {
+	tb.Helper()
+	if everythingOnACluster || onACluster {
+		return blankCluster(tb)
+	}
+	return connect(tb, startServer(tb, tb.TempDir(), "127.0.0.1:0").ClientURL())
+}
+
+// open gives a broker on a store where only the vendor acme is set up.
 func open(tb testing.TB, partitions int) *Broker {
+	tb.Helper()
+	b := blank(tb)
+	initVendor(tb, b, InitConfig{Vendor: "acme", Partitions: partitions})
+	return b
+}
+
+// openEmbedded is open for tests of what only one server does, or of what
+// needs more than a worker is permitted.
+func openEmbedded(tb testing.TB, partitions int) *Broker {
 	tb.Helper()
 	b := connect(tb, startServer(tb, tb.TempDir(), "127.0.0.1:0").ClientURL())
 	initVendor(tb, b, InitConfig{Vendor: "acme", Partitions: partitions})
@@ -48,7 +73,11 @@ func open(tb testing.TB, partitions int) *Broker {
 
 func initVendor(tb testing.TB, b *Broker, c InitConfig) InitReport {
 	tb.Helper()
-	report, err := b.Init(tb.Context(), c)
+	boss := operator(b)
+	if c.Replicas == 0 {
+		c.Replicas = replicas(b)
+	}
+	report, err := boss.Init(tb.Context(), c)
 	if err != nil {
 		tb.Fatalf("init: %v", err)
 	}

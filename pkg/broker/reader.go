@@ -20,6 +20,10 @@ const (
 	// readIdle is after how long without a message a finite read asks again
 	// where the end is: the message that was the end may have been deleted.
 	readIdle = 500 * time.Millisecond
+	// readIdles is how often a reader may be idle, one time after the other,
+	// while there is something to read. In a cluster the request for messages
+	// may reach the server of a new consumer too early, and is lost then.
+	readIdles = 4
 	// readForget is when the server drops a reader that is gone.
 	readForget = time.Minute
 )
@@ -28,6 +32,7 @@ var (
 	errDisconnected = errors.New("disconnected")
 	errGap          = errors.New("messages were lost on the way")
 	errIdle         = errors.New("no message")
+	errStalled      = fmt.Errorf("%w: nothing comes, and there is something to come", errDisconnected)
 )
 
 // reading says what to read of a stream.
@@ -57,6 +62,7 @@ type reader struct {
 	ctx      context.Context // the reader's own life, ended by close or by a disconnect
 	cancel   context.CancelCauseFunc
 	received uint64
+	idle     int // how often no message came, one time after the other
 }
 
 func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
@@ -111,7 +117,8 @@ func (r reading) consumer() jetstream.ConsumerConfig {
 	return c
 }
 
-// next waits for one message, for ever when wait is 0.
+// next waits for one message, for ever when wait is 0. Who goes on after
+// errIdle knows that there is one.
 func (r *reader) next(wait time.Duration) (jetstream.Msg, *jetstream.MsgMetadata, error) {
 	option := jetstream.NextContext(r.ctx)
 	if wait > 0 {
@@ -121,7 +128,10 @@ func (r *reader) next(wait time.Duration) (jetstream.Msg, *jetstream.MsgMetadata
 	switch {
 	case r.ctx.Err() != nil:
 		return nil, nil, context.Cause(r.ctx)
+	case errors.Is(err, nats.ErrTimeout) && r.idle >= readIdles:
+		return nil, nil, errStalled
 	case errors.Is(err, nats.ErrTimeout):
+		r.idle++
 		return nil, nil, errIdle
 	case err != nil:
 		return nil, nil, errors.Join(errDisconnected, err)
@@ -130,6 +140,7 @@ func (r *reader) next(wait time.Duration) (jetstream.Msg, *jetstream.MsgMetadata
 	if err != nil {
 		return nil, nil, err
 	}
+	r.idle = 0
 	r.received++
 	if meta.Sequence.Consumer != r.received {
 		return nil, nil, errGap

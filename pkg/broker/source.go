@@ -58,6 +58,7 @@ type Source struct {
 	consumer jetstream.Consumer
 	consume  jetstream.ConsumeContext
 	closed   chan struct{}
+	drain    sync.Once
 	close    sync.Once
 	wake     chan struct{} // the buffer has its first message, is a batch, or err is set
 	room     chan struct{} // the buffer was emptied
@@ -67,6 +68,7 @@ type Source struct {
 	bytes    int
 	first    time.Time // when buffered[0] came
 	err      error
+	drained  bool // nothing more will come
 }
 
 // Source opens the messages of one partition.
@@ -176,7 +178,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// ErrClosed says that a source was closed.
+// ErrClosed says that a source was closed, or drained and is empty.
 var ErrClosed = errors.New("source is closed")
 
 // Receive waits for a message and gives what has come when the batch is full
@@ -209,12 +211,15 @@ func (s *Source) batch() ([]event.Message, time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.buffered) == 0 {
-		if s.err != nil {
+		switch {
+		case s.drained:
+			return nil, 0, ErrClosed
+		case s.err != nil:
 			return nil, 0, fmt.Errorf("consumer %s has ended: %w", s.name, s.err)
 		}
 		return nil, 0, nil
 	}
-	if wait := s.config.MaxWait - time.Since(s.first); wait > 0 && !s.ripe() && s.err == nil {
+	if wait := s.config.MaxWait - time.Since(s.first); wait > 0 && !s.ripe() && s.err == nil && !s.drained {
 		return nil, wait, nil
 	}
 	batch := s.buffered
@@ -267,10 +272,28 @@ func (s *Source) Pending(ctx context.Context) (uint64, error) {
 	return pending(info), nil
 }
 
+// Drain stops fetching. Receive then gives what was fetched already, and at the
+// end ErrClosed: nothing of it need be delivered a second time.
+func (s *Source) Drain() {
+	s.drain.Do(func() {
+		s.consume.Drain() // what is under way still goes through take
+		go func() {
+			select {
+			case <-s.consume.Closed():
+			case <-s.closed:
+			}
+			s.mu.Lock()
+			s.drained = true
+			s.mu.Unlock()
+			signal(s.wake)
+		}()
+	})
+}
+
 // Close stops fetching and releases what was fetched and not received.
 func (s *Source) Close() {
 	s.close.Do(func() {
-		s.consume.Drain() // what is under way still goes through take
+		s.Drain()
 		close(s.closed)
 		select {
 		case <-s.consume.Closed():

@@ -48,9 +48,6 @@ const (
 	// leaseMarker is how long an expired lease can be seen to have expired.
 	leaseMarker = time.Minute
 
-	// ackWait is how long the messages of a dead worker stay away: no longer
-	// than its leases do.
-	ackWait       = LeaseTTL
 	maxAckPending = 10_000
 )
 
@@ -67,8 +64,18 @@ type InitConfig struct {
 	Vendor string
 	// Partitions, 1 to 256, is fixed once the vendor exists. Default 16.
 	Partitions int
-	// Replicas is 1, or 3 on a cluster. Default 1.
+	// Replicas is 1, or 3 on a cluster, for the vendor's streams and at least
+	// as many for the shared ones. It can be raised later, never lowered.
+	// Default: what exists has; 1 when nothing exists.
 	Replicas int
+	// Progress, if not nil, is told while copies are being filled: of the
+	// stream how many copies, of how many, have all that the leader has.
+	Progress func(stream string, current, replicas int)
+	// LeaseTTL, 1 s to 1 min, is how long the leases of all vendors' workers
+	// live without being renewed. It can be raised at any time, and lowered
+	// while no worker runs: a worker reads it when it starts. Default: what the
+	// store has; 15 s for a new one.
+	LeaseTTL time.Duration
 	// MaxBytes bounds the vendor's log; beyond it, publishing is refused.
 	// 0: no bound.
 	MaxBytes int64
@@ -139,6 +146,12 @@ func (b *Broker) Init(ctx context.Context, c InitConfig) (InitReport, error) {
 	default:
 		c.Partitions = known.Partitions
 	}
+	if c.Replicas, err = b.replicas(ctx, c, known.Replicas); err != nil {
+		return InitReport{}, err
+	}
+	if c.LeaseTTL, err = b.futureLeaseTTL(ctx, c.LeaseTTL); err != nil {
+		return InitReport{}, err
+	}
 	var report InitReport
 	for _, o := range b.objects(c) {
 		object, err := b.ensureStream(ctx, o, c.Replicas)
@@ -152,7 +165,7 @@ func (b *Broker) Init(ctx context.Context, c InitConfig) (InitReport, error) {
 		return report, err
 	}
 	report.Objects = append(report.Objects, consumers)
-	return report, nil
+	return report, b.awaitReplicas(ctx, c)
 }
 
 func (c InitConfig) check() error {
@@ -168,6 +181,9 @@ func (c InitConfig) check() error {
 	}
 	if c.Replicas != 0 && c.Replicas != 1 && c.Replicas != 3 {
 		errs = append(errs, fmt.Errorf("%d replicas: want 1 or 3", c.Replicas))
+	}
+	if c.LeaseTTL != 0 && (c.LeaseTTL < minLeaseTTL || c.LeaseTTL > maxLeaseTTL) {
+		errs = append(errs, fmt.Errorf("leases of %v: want %v to %v, or 0 for the default", c.LeaseTTL, minLeaseTTL, maxLeaseTTL))
 	}
 	if c.MaxBytes < 0 {
 		errs = append(errs, fmt.Errorf("a bound of %d bytes: want a positive number, or 0 for none", c.MaxBytes))
@@ -222,9 +238,10 @@ func (b *Broker) objects(c InitConfig) []object {
 		DenyPurge:  true,
 	}
 	atomic := func(c *jetstream.StreamConfig) { c.AllowAtomicPublish = true }
+	ttl := cmp.Or(c.LeaseTTL, LeaseTTL)
 	lease := func(c *jetstream.StreamConfig) {
-		c.MaxAge = b.leaseTTL
-		c.Duplicates = min(b.leaseTTL, 2*time.Minute)
+		c.MaxAge = ttl
+		c.Duplicates = min(ttl, 2*time.Minute)
 		c.AllowMsgTTL = true
 		c.SubjectDeleteMarkerTTL = leaseMarker
 	}
@@ -251,8 +268,8 @@ func (b *Broker) ensureStream(ctx context.Context, o object, replicas int) (Obje
 	s, err := b.js.Stream(ctx, o.want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		o.want.Replicas = cmp.Or(replicas, 1)
-		if _, err := b.js.CreateStream(ctx, o.want); err != nil {
-			return result, fmt.Errorf("create %s %s: %w", o.kind, o.name, err)
+		if err := b.ask(ctx, apiCreate+o.want.Name, o.want, &jetstream.StreamInfo{}); err != nil {
+			return result, fmt.Errorf("create %s %s: %w", o.kind, o.name, tooFewServers(err))
 		}
 		result.State = Created
 		return result, nil
@@ -261,7 +278,7 @@ func (b *Broker) ensureStream(ctx context.Context, o object, replicas int) (Obje
 		return result, fmt.Errorf("look up %s %s: %w", o.kind, o.name, err)
 	}
 	is := s.CachedInfo().Config
-	o.want.Replicas = cmp.Or(replicas, is.Replicas)
+	o.want.Replicas = max(replicas, is.Replicas) // another vendor may want more of what they share
 	var changed []string
 	next := is
 	for _, set := range settings {
@@ -277,8 +294,8 @@ func (b *Broker) ensureStream(ctx context.Context, o object, replicas int) (Obje
 		result.Differences = append(result.Differences, fmt.Sprintf("%s is %s, want %s", set.name, have, want))
 	}
 	if len(changed) > 0 {
-		if _, err := b.js.UpdateStream(ctx, next); err != nil {
-			return result, fmt.Errorf("update %s %s (%s): %w", o.kind, o.name, strings.Join(changed, ", "), err)
+		if err := b.ask(ctx, apiUpdate+next.Name, next, &jetstream.StreamInfo{}); err != nil {
+			return result, fmt.Errorf("update %s %s (%s): %w", o.kind, o.name, strings.Join(changed, ", "), tooFewServers(err))
 		}
 		b.streams.Delete(o.want.Name)
 		result.State = Updated
@@ -329,7 +346,8 @@ var settings = []setting{
 	{
 		name: "max_age", show: func(c jetstream.StreamConfig) string { return c.MaxAge.String() },
 		safe: func(is, want jetstream.StreamConfig) bool {
-			return is.MaxAge != 0 && (want.MaxAge == 0 || want.MaxAge > is.MaxAge)
+			// Leases are not kept, and Init has seen that nobody holds one.
+			return is.MaxAge != 0 && (want.MaxAge == 0 || want.MaxAge > is.MaxAge || is.Name == bucketPrefix+BucketLeases)
 		},
 		apply: func(to *jetstream.StreamConfig, want jetstream.StreamConfig) { to.MaxAge = want.MaxAge },
 	},
@@ -364,12 +382,14 @@ var settings = []setting{
 
 func consumerName(partition int) string { return "p" + strconv.Itoa(partition) }
 
+// consumerConfig is the consumer of a partition. The messages of a dead worker
+// stay away as long as its leases do: Init sets the time that these have.
 func consumerConfig(partition int) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		Durable:       consumerName(partition),
 		FilterSubject: strconv.Itoa(partition) + ".>",
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       ackWait,
+		AckWait:       LeaseTTL,
 		MaxDeliver:    -1,
 		MaxAckPending: maxAckPending,
 	}
@@ -385,6 +405,7 @@ func (b *Broker) ensureConsumers(ctx context.Context, c InitConfig) (Object, err
 	if err != nil {
 		return result, fmt.Errorf("look up stream %s: %w", EventsStream(c.Vendor), err)
 	}
+	var changed []string
 	known := map[string]jetstream.ConsumerConfig{}
 	list := s.ListConsumers(ctx)
 	for info := range list.Info() {
@@ -395,7 +416,16 @@ func (b *Broker) ensureConsumers(ctx context.Context, c InitConfig) (Object, err
 	}
 	for p := range c.Partitions {
 		want := consumerConfig(p)
+		want.AckWait = c.LeaseTTL
 		if is, ok := known[want.Durable]; ok {
+			change, err := setAckWait(ctx, s, is, want.AckWait)
+			if err != nil {
+				return result, err
+			}
+			if change != "" {
+				changed = append(changed, change)
+				is.AckWait = want.AckWait
+			}
 			result.Differences = append(result.Differences, differences(is, want)...)
 			continue
 		}
@@ -404,10 +434,28 @@ func (b *Broker) ensureConsumers(ctx context.Context, c InitConfig) (Object, err
 		}
 		result.State = Created
 	}
+	if len(changed) > 0 {
+		result.State = Updated
+	}
 	if len(result.Differences) > 0 {
 		result.State = Drifted
 	}
+	result.Differences = append(changed, result.Differences...)
 	return result, nil
+}
+
+// setAckWait has a consumer wait as long for acknowledgements as leases live,
+// which loses nothing, and says what it changed, if anything.
+func setAckWait(ctx context.Context, s jetstream.Stream, is jetstream.ConsumerConfig, wait time.Duration) (change string, err error) {
+	if is.AckWait == wait {
+		return "", nil
+	}
+	change = fmt.Sprintf("%s: ack_wait was %v, is %v", is.Durable, is.AckWait, wait)
+	is.AckWait = wait
+	if _, err := s.UpdateConsumer(ctx, is); err != nil {
+		return "", fmt.Errorf("update consumer %s (%s): %w", is.Durable, change, err)
+	}
+	return change, nil
 }
 
 func differences(is, want jetstream.ConsumerConfig) []string {

@@ -29,7 +29,7 @@ func states(r InitReport) map[string]string {
 }
 
 func TestInitCreatesEveryObjectOnce(t *testing.T) {
-	b := connect(t, startServer(t, t.TempDir(), "127.0.0.1:0").ClientURL())
+	b := blank(t)
 	want := []string{
 		"stream EVENTS_acme", "bucket LEDGER_acme", "bucket INTEGRATIONS", "bucket VENDORS", "bucket DECISIONS", "bucket REPLAYS", "stream DEADLETTERS", "stream SYNCLOG",
 		"stream STATUS", "stream AUDIT", "bucket LEASES", "consumers EVENTS_acme p0…p15",
@@ -57,7 +57,7 @@ func TestInitCreatesEveryObjectOnce(t *testing.T) {
 	}
 	vendors, err := b.Vendors(t.Context())
 	if err != nil || len(vendors) != 2 || vendors[0].Name != "acme" || vendors[0].Partitions != 16 || vendors[1].Name != "other-1" ||
-		vendors[1].Partitions != 2 || vendors[1].Replicas != 1 || time.Since(vendors[1].Created) > time.Hour {
+		vendors[1].Partitions != 2 || vendors[1].Replicas != replicas(b) || time.Since(vendors[1].Created) > time.Hour {
 		t.Errorf("vendors %+v, %v; want acme with 16 partitions and other-1 with 2", vendors, err)
 	}
 }
@@ -130,6 +130,7 @@ func TestInitReportsWhatDrifted(t *testing.T) {
 
 func alter(tb testing.TB, b *Broker, stream string, change func(*jetstream.StreamConfig)) {
 	tb.Helper()
+	b = operator(b)
 	s, err := b.js.Stream(tb.Context(), stream)
 	if err != nil {
 		tb.Fatal(err)
@@ -163,7 +164,7 @@ func TestInitBoundsTheLogWhenAsked(t *testing.T) {
 func TestServerAndProgramAgreeOnPartitions(t *testing.T) {
 	for _, partitions := range []int{1, 7, 16, 256} {
 		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
-			b := connect(t, startServer(t, t.TempDir(), "127.0.0.1:0").ClientURL())
+			b := blank(t)
 			vendors := []string{"acme", "A-_9", strings.Repeat("v", 64)}
 			organizations := oddIDs
 			if partitions == 256 { // as many consumers cost time
@@ -204,7 +205,7 @@ func TestPublisherCannotWipeTheLog(t *testing.T) {
 			t.Errorf("a message with %v was taken", header)
 		}
 	}
-	s, err := b.js.Stream(t.Context(), EventsStream("acme"))
+	s, err := operator(b).js.Stream(t.Context(), EventsStream("acme")) // not even the operator can
 	if err != nil {
 		t.Fatal(err)
 	}

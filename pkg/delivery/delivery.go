@@ -272,7 +272,7 @@ type Config struct {
 	// cannot be asked what it holds, and may have lost it.
 	Reassert time.Duration
 	// Grace is how long calls under way may take to finish when the lane is
-	// stopped (default 4 s).
+	// stopped (default 3 s).
 	Grace time.Duration
 }
 
@@ -286,7 +286,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ProbeMin, 15*time.Minute)
 	setDefault(&c.ProbeMax, 24*time.Hour)
 	setDefault(&c.Flood, 100)
-	setDefault(&c.Grace, 4*time.Second)
+	setDefault(&c.Grace, 3*time.Second)
 	c.Linger = max(c.Linger, 0)
 	c.RetryMax = max(c.RetryMax, c.RetryMin)
 	c.ProbeMax = max(c.ProbeMax, c.ProbeMin)

@@ -389,7 +389,7 @@ func TestStoppedLaneLetsItsCallsFinish(t *testing.T) {
 		synced int
 	}{
 		"within the grace":        {nil, 3 * time.Second, 3 * time.Second, 2},
-		"cut off after the grace": {nil, time.Minute, 4 * time.Second, 0},
+		"cut off after the grace": {nil, time.Minute, 3 * time.Second, 0},
 		"cut off when fenced":     {fmt.Errorf("lease lost: %w", delivery.ErrFenced), 3 * time.Second, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

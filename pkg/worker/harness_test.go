@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +33,10 @@ const (
 	leaseTTL     = 15 * time.Second
 )
 
-var errStale = errors.New("stale")
+var (
+	errStale   = errors.New("stale")
+	errDrained = errors.New("drained")
+)
 
 // world is everything around a worker, in memory and in virtual time. It
 // outlives the workers that run in it, as the real one does.
@@ -42,29 +48,54 @@ type world struct {
 	mu       sync.Mutex
 	log      []event.Message
 	acked    map[uint64]bool
-	out      map[uint64]bool // delivered to a source, not acked
-	arrived  chan struct{}
-	acks     []string // "write" and "ack N", in the order in which they happened
+	out      map[uint64]bool       // delivered to a source, not acked
+	bells    map[int]chan struct{} // by partition: there may be messages
+	acks     []string              // "write" and "ack N", in the order in which they happened
 	letters  map[string]event.Letter
 	calls    []ledger.Call
 	signals  []delivery.Signal
 	widest   int // most letters parked at one time
 	callsErr error
 	renewErr error
-	leased   bool
-	releases int
+	releases int // of partitions
+	leases   *fakeLeases
+	// partitions is how many the vendor has. With more than one the
+	// organization msp-N lies in partition N.
+	partitions int
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{
+	w := &world{
 		t:       t,
 		store:   ledgertest.NewMemory(errStale),
 		partner: &fakePartner{holds: map[ledger.Key]ledger.Seen{}, began: map[string]int{}},
 		acked:   map[uint64]bool{},
 		out:     map[uint64]bool{},
-		arrived: make(chan struct{}, 1),
+		bells:   map[int]chan struct{}{},
 		letters: map[string]event.Letter{},
+
+		partitions: 1,
 	}
+	w.leases = &fakeLeases{w: w, held: map[worker.Claim]*fakeLease{}, views: map[worker.View]string{}, deaf: map[string]bool{}}
+	return w
+}
+
+// partition is where the organization's events lie.
+func (w *world) partition(organization string) int {
+	number, _ := strconv.Atoi(organization[strings.LastIndexByte(organization, '-')+1:])
+	return number % w.partitions
+}
+
+func (w *world) partitionOf(m *event.Message) int {
+	return w.partition(strings.Split(m.Subject, ".")[3])
+}
+
+// bell is called with the lock held.
+func (w *world) bell(partition int) chan struct{} {
+	if w.bells[partition] == nil {
+		w.bells[partition] = make(chan struct{}, 1)
+	}
+	return w.bells[partition]
 }
 
 // publish stores raw bytes on a subject and says at which sequence.
@@ -73,13 +104,14 @@ func (w *world) publish(subject string, data []byte) uint64 {
 	defer w.mu.Unlock()
 	sequence := uint64(len(w.log) + 1)
 	w.log = append(w.log, event.Message{Subject: subject, Data: data, Stream: event.Stream(vendor), Sequence: sequence, Stored: time.Now(), Deliveries: 1})
-	w.notify()
+	w.notify(sequence)
 	return sequence
 }
 
-func (w *world) notify() {
+// notify is called with the lock held.
+func (w *world) notify(sequence uint64) {
 	select {
-	case w.arrived <- struct{}{}:
+	case w.bell(w.partitionOf(&w.log[sequence-1])) <- struct{}{}:
 	default:
 	}
 }
@@ -113,18 +145,28 @@ func (w *world) catalog(account, service string) {
 	w.send("service "+service, time.Now(), event.Service{ServiceID: service, Name: "S " + service})
 }
 
-// fakeSource hands out what is neither acked nor out.
-type fakeSource struct{ w *world }
+// fakeSource hands out what is neither acked nor out of one partition.
+type fakeSource struct {
+	w         *world
+	partition int
+	drained   *atomic.Bool
+}
 
 func (s fakeSource) Receive(ctx context.Context) ([]event.Message, error) {
+	s.w.mu.Lock()
+	bell := s.w.bell(s.partition)
+	s.w.mu.Unlock()
 	for {
+		if s.drained.Load() { // nothing is ever fetched before it is asked for
+			return nil, errDrained
+		}
 		if batch := s.take(); len(batch) > 0 {
 			return batch, nil
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-s.w.arrived:
+		case <-bell:
 		}
 	}
 }
@@ -134,7 +176,7 @@ func (s fakeSource) take() (batch []event.Message) {
 	defer s.w.mu.Unlock()
 	for i := range s.w.log {
 		m := &s.w.log[i]
-		if !s.w.acked[m.Sequence] && !s.w.out[m.Sequence] && len(batch) < 50 {
+		if s.w.partitionOf(m) == s.partition && !s.w.acked[m.Sequence] && !s.w.out[m.Sequence] && len(batch) < 50 {
 			s.w.out[m.Sequence] = true
 			batch = append(batch, *m)
 		}
@@ -160,18 +202,22 @@ func (s fakeSource) Release(messages []event.Message) {
 	}
 }
 
+func (s fakeSource) Drain() { s.drained.Store(true) }
+
 func (s fakeSource) Close() {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	for _, sequence := range slices.Collect(maps.Keys(s.w.out)) {
-		s.w.release(sequence)
+		if s.w.partitionOf(&s.w.log[sequence-1]) == s.partition {
+			s.w.release(sequence)
+		}
 	}
 }
 
 func (w *world) release(sequence uint64) {
 	if w.out[sequence] && !w.acked[sequence] {
 		w.log[sequence-1].Deliveries++
-		w.notify()
+		w.notify(sequence)
 	}
 	delete(w.out, sequence)
 }
@@ -216,29 +262,6 @@ func (w *world) Message(_ context.Context, _ string, sequence uint64) (event.Mes
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log[sequence-1], nil
-}
-
-// fakeLease fails as the world is told.
-type fakeLease struct{ w *world }
-
-func (l fakeLease) Renew(ctx context.Context) error {
-	l.w.mu.Lock()
-	defer l.w.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if l.w.renewErr != nil {
-		l.w.leased = false
-	}
-	return l.w.renewErr
-}
-
-func (l fakeLease) Release(context.Context) error {
-	l.w.mu.Lock()
-	defer l.w.mu.Unlock()
-	l.w.leased = false
-	l.w.releases++
-	return nil
 }
 
 // fakePartner answers as told and remembers what it accepted.
@@ -343,21 +366,14 @@ func (w *world) run(change ...func(*worker.Config)) (running *worker.Worker, sto
 		ID: "w1",
 		Backend: worker.Backend{
 			Vendors: func(context.Context) ([]worker.Vendor, error) {
-				return []worker.Vendor{{Name: vendor, Partitions: 1}}, nil
+				return []worker.Vendor{{Name: vendor, Partitions: w.partitions}}, nil
 			},
-			Lease: func(context.Context, string, int) (worker.Lease, error) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				if w.leased {
-					return nil, worker.ErrLeased
-				}
-				w.leased = true
-				return fakeLease{w}, nil
+			Source: func(_ context.Context, _ string, p int) (worker.Source, error) {
+				return fakeSource{w, p, &atomic.Bool{}}, nil
 			},
-			Source:    func(context.Context, string, int) (worker.Source, error) { return fakeSource{w}, nil },
 			Store:     func(string) worker.Store { return noting{w.store, w} },
 			Records:   w,
-			Partition: func(string, string, int) int { return 0 },
+			Partition: func(_, organization string, _ int) int { return w.partition(organization) },
 		},
 		Meanings: map[string]worker.Meaning{
 			event.TypeCount: meaning, event.TypeSnapshot: meaning, event.TypeAccount: meaning, event.TypeService: meaning,
@@ -374,6 +390,7 @@ func (w *world) run(change ...func(*worker.Config)) (running *worker.Worker, sto
 		Metrics: worker.NewMetrics(prometheus.NewRegistry()),
 		Logger:  slog.New(slog.DiscardHandler),
 	}
+	w.leases.serve(&c)
 	for _, f := range change {
 		f(&c)
 	}

@@ -22,6 +22,8 @@ type Metrics struct {
 	conflicts *prometheus.CounterVec
 	owned     *prometheus.GaugeVec
 	lost      *prometheus.CounterVec
+	handovers *prometheus.CounterVec
+	takeover  prometheus.Histogram
 	snapshots *prometheus.CounterVec
 	collector *collector
 }
@@ -49,15 +51,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		conflicts: counter("ledger_write_conflicts_total", "Ledger writes that were not confirmed and folded again.", "vendor"),
 		owned:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usagebridge_partition_owned", Help: "Partitions that this worker owns."}, []string{"vendor"}),
 		lost:      counter("lease_lost_total", "Leases lost while the partition was being worked on.", "vendor"),
+		handovers: counter("partition_handovers_total", "Partitions that this worker began to hand over to the worker that they are assigned to.", "vendor"),
+		takeover:  histogram("partition_takeover_seconds", "From a partition being without a worker, as far as this one saw, to this one having its lease.", []float64{.005, .025, .1, .5, 1, 2, 5, 15, 60}),
 		snapshots: counter("snapshots_total", "Snapshots that ended: complete, complete with zeros that wait for approval, incomplete.", "vendor", "result"),
 		collector: &collector{
 			keys:    prometheus.NewDesc("usagebridge_ledger_keys", "Keys of the partitions owned, by stored state.", []string{"vendor", "state"}, nil),
 			oldest:  prometheus.NewDesc("usagebridge_oldest_dirty_age_seconds", "Age of the oldest key that the partner does not have as desired, for whatever reason.", []string{"vendor"}, nil),
 			stopped: prometheus.NewDesc("usagebridge_vendor_stopped", "Whether the vendor's events are not folded, because too many are dead or by an operator's word.", []string{"vendor"}, nil),
+			workers: prometheus.NewDesc("usagebridge_workers", "Workers that are alive, as far as this one sees, itself included.", nil, nil),
 			gates:   prometheus.NewDesc("usagebridge_partner_gate_closed", "Integrations to which nothing is sent, by reason.", []string{"vendor", "reason"}, nil),
 		},
 	}
-	r.MustRegister(m.received, m.events, m.letters, m.batch, m.duration, m.conflicts, m.owned, m.lost, m.snapshots, m.collector)
+	r.MustRegister(m.received, m.events, m.letters, m.batch, m.duration, m.conflicts, m.owned, m.lost, m.handovers, m.takeover, m.snapshots, m.collector)
 	return m
 }
 
@@ -76,6 +81,7 @@ func (m *Metrics) touch(vendor string) {
 	m.conflicts.WithLabelValues(vendor)
 	m.owned.WithLabelValues(vendor)
 	m.lost.WithLabelValues(vendor)
+	m.handovers.WithLabelValues(vendor)
 	for _, result := range []string{snapshotComplete, snapshotApproval, snapshotIncomplete} {
 		m.snapshots.WithLabelValues(vendor, result)
 	}
@@ -104,8 +110,8 @@ func (m *Metrics) watch(w *Worker) { m.collector.worker = w }
 
 // collector reads gauges off the worker when it is scraped.
 type collector struct {
-	worker                       *Worker
-	keys, oldest, gates, stopped *prometheus.Desc
+	worker                                *Worker
+	keys, oldest, gates, stopped, workers *prometheus.Desc
 }
 
 // Describe names the gauges (prometheus.Collector).
@@ -114,6 +120,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.oldest
 	ch <- c.gates
 	ch <- c.stopped
+	ch <- c.workers
 }
 
 // Collect reads the gauges (prometheus.Collector).
@@ -121,6 +128,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if c.worker == nil {
 		return
 	}
+	ch <- prometheus.MustNewConstMetric(c.workers, prometheus.GaugeValue, float64(c.worker.members.living()))
 	for vendor, partitions := range c.worker.owned() {
 		stopped := 0.0
 		if c.worker.Stopped(vendor) {
@@ -167,12 +175,12 @@ func gateReasons() []string {
 
 // owned lists the partitions by vendor; a vendor without any is there too.
 func (w *Worker) owned() map[string][]*partition {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	byVendor := map[string][]*partition{}
-	for vendor := range w.vendors {
+	for vendor := range w.members.list() {
 		byVendor[vendor] = nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for at, p := range w.partitions {
 		byVendor[at.vendor] = append(byVendor[at.vendor], p)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,7 +158,7 @@ func TestASourceThatEndsIsOpenedAgain(t *testing.T) {
 		stop := w.start(func(c *worker.Config) {
 			c.Backend.Source = func(context.Context, string, int) (worker.Source, error) {
 				opened++
-				return endingSource{fakeSource{w}, ended}, nil
+				return endingSource{fakeSource{w, 0, &atomic.Bool{}}, ended}, nil
 			}
 		})
 		defer stop()

@@ -77,6 +77,12 @@ func (p *partition) run(running, fenced context.Context) error {
 	sending, stopLanes := context.WithCancelCause(fenced)
 	defer stopLanes(nil)
 	p.open(func(l *delivery.Lane) { lanes.Go(func() { p.cut.Add(int64(l.Run(sending))) }) })
+	// The last calls end while what was fetched is being folded.
+	unlink := context.AfterFunc(running, func() {
+		p.close()
+		stopLanes(context.Cause(fenced))
+	})
+	defer unlink()
 	p.config.Metrics.owned.WithLabelValues(p.vendor.name).Inc()
 	defer p.config.Metrics.owned.WithLabelValues(p.vendor.name).Dec()
 	p.log.Info("partition taken", "keys", p.table.size(), "duration_seconds", time.Since(started).Seconds())
@@ -89,8 +95,8 @@ func (p *partition) run(running, fenced context.Context) error {
 	return ended
 }
 
-// work records what comes until running ends, or until the source does: then
-// it says why.
+// work records what comes until running ends, and what had been fetched by then,
+// or until the source ends: then it says why.
 func (p *partition) work(running, fenced context.Context, source Source) error {
 	working, end := context.WithCancelCause(running)
 	defer end(nil)
@@ -109,7 +115,12 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 	defer awaiting.Stop()
 	batches := make(chan []event.Message)
 	var receiving sync.WaitGroup
-	receiving.Go(func() { end(p.receive(working, source, batches)) })
+	var left []event.Message
+	receiving.Go(func() {
+		var err error
+		left, err = p.receive(working, source, batches)
+		end(err)
+	})
 	for working.Err() == nil {
 		select {
 		case <-working.Done():
@@ -132,9 +143,24 @@ func (p *partition) work(running, fenced context.Context, source Source) error {
 	}
 	receiving.Wait()
 	if running.Err() != nil {
+		p.finish(recording, source, left)
 		return nil
 	}
 	return context.Cause(working)
+}
+
+// finish records what was fetched already, so that it need not be delivered a
+// second time.
+func (p *partition) finish(ctx context.Context, source Source, left []event.Message) {
+	source.Drain()
+	p.take(ctx, source, left)
+	for ctx.Err() == nil && !p.vendor.isStopped() {
+		batch, err := source.Receive(ctx)
+		if err != nil {
+			return // there is no more, or no time for it: the source hands the rest back
+		}
+		p.take(ctx, source, batch)
+	}
 }
 
 // drain records the outcomes of the last calls while the lanes end.
@@ -381,22 +407,21 @@ func (p *partition) unrecorded() int {
 }
 
 // receive hands batches to the recorder until ctx ends, or until the source
-// does: then it says why. What it received and could not hand over goes back.
-func (p *partition) receive(ctx context.Context, source Source, batches chan<- []event.Message) error {
+// does: then it says why. What it received and could not hand over is left.
+func (p *partition) receive(ctx context.Context, source Source, batches chan<- []event.Message) (left []event.Message, err error) {
 	for {
 		p.vendor.awaitFolding(ctx)
 		batch, err := source.Receive(ctx)
 		if ctx.Err() != nil {
-			source.Release(batch)
-			return nil //nolint:nilerr // we are stopping: whatever it says is no news
+			return batch, nil //nolint:nilerr // we are stopping: whatever it says is no news
 		}
 		if err != nil {
-			return fmt.Errorf("receive from partition %d: %w", p.number, err)
+			return nil, fmt.Errorf("receive from partition %d: %w", p.number, err)
 		}
 		select {
 		case batches <- batch:
 		case <-ctx.Done():
-			source.Release(batch)
+			return batch, nil
 		}
 	}
 }

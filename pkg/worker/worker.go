@@ -28,12 +28,20 @@ type Source interface {
 	// Receive waits for at least one message and returns what comes together.
 	// An error while ctx lasts is final: the source has to be opened again.
 	Receive(ctx context.Context) ([]event.Message, error)
+	Receipts
+	// Drain stops fetching: Receive then gives what was fetched already, and at
+	// the end an error.
+	Drain()
+	// Close hands back what was never received and frees the source.
+	Close()
+}
+
+// Receipts says what became of messages that were received.
+type Receipts interface {
 	// Ack says that the messages need not come again.
 	Ack(ctx context.Context, messages []event.Message) error
 	// Release hands messages back, to come again at once.
 	Release(messages []event.Message)
-	// Close hands back what was never received and frees the source.
-	Close()
 }
 
 // Store keeps the ledger entries of one vendor. Its contract is the suite in
@@ -60,8 +68,9 @@ type Lease interface {
 	Release(ctx context.Context) error
 }
 
-// ErrLeased says that another worker has the partition.
-var ErrLeased = errors.New("the partition is leased to another worker")
+// ErrLeased says that another worker has the lease: that of a partition, or of
+// this worker's name.
+var ErrLeased = errors.New("leased to another worker")
 
 // Vendor is a vendor whose events are to be folded.
 type Vendor struct {
@@ -73,7 +82,15 @@ type Vendor struct {
 type Backend struct {
 	Vendors func(ctx context.Context) ([]Vendor, error)
 	// Lease fails with an error that wraps ErrLeased when another worker has it.
-	Lease   func(ctx context.Context, vendor string, partition int) (Lease, error)
+	Lease func(ctx context.Context, vendor string, partition int) (Lease, error)
+	// Member takes the lease that shows this worker to be alive. It fails with
+	// an error that wraps ErrLeased when a worker of the same name is. Nil: no
+	// other worker is to know of this one.
+	Member func(ctx context.Context) (Lease, error)
+	// Watch tells the view of all leases and of every change to one, until ctx
+	// ends or with an error that trying again may mend. Nil: there is no other
+	// worker.
+	Watch   func(ctx context.Context, view View) error
 	Source  func(ctx context.Context, vendor string, partition int) (Source, error)
 	Store   func(vendor string) Store
 	Records Records
@@ -94,7 +111,8 @@ type Config struct {
 	Limits   event.Limits
 	Delivery delivery.Config
 	// CallTimeout is the longest a call to the partner can take. A worker
-	// begins no call when less than this is left on a lease.
+	// begins no call when less than this is left on a lease, so it must be
+	// less than LeaseTTL: see CheckTimes.
 	CallTimeout time.Duration
 	// LeaseTTL is how long a lease lasts without renewal.
 	LeaseTTL time.Duration
@@ -125,12 +143,16 @@ type Worker struct {
 	config Config
 	log    *slog.Logger
 
+	members *members
+	keeper  *keeper
+
 	mu         sync.Mutex
 	links      map[integration]delivery.Link
 	partitions map[place]*partition
-	vendors    map[string]int // partitions, by vendor
+	handing    map[place]func() // hands a partition over
 	states     map[string]*vendorState
 	faults     map[place]error // what keeps a partition from being worked on; no place: all of them
+	outside    error           // why this worker is no member
 }
 
 type integration struct{ vendor, organization string }
@@ -140,14 +162,25 @@ type place struct {
 	number int
 }
 
-// How often a worker looks for new vendors and for leases that came free, and
-// how many renewals fit into the life of a lease.
+// How often a worker looks for new vendors, and how many renewals fit into the
+// life of a lease.
 const (
 	lookAround       = 2 * time.Second
 	renewalsPerLease = 5
-	flushGrace       = 5 * time.Second
+	flushGrace       = 3 * time.Second
+	resignGrace      = time.Second
 	defaultPatience  = 24 * time.Hour
 )
+
+// CheckTimes says what is wrong with a timeout of calls under leases of the
+// given life. A call must end while its lease lasts, and a fifth of that life
+// has to be left for renewing it.
+func CheckTimes(call, ttl time.Duration) error {
+	if most := ttl * 4 / 5; call > most {
+		return fmt.Errorf("calls may take %v, but a lease lasts %v: want calls of at most %v, or leases of at least %v", call, ttl, most, call*5/4)
+	}
+	return nil
+}
 
 // New makes a worker that owns nothing until it runs.
 func New(c Config) *Worker {
@@ -159,7 +192,9 @@ func New(c Config) *Worker {
 		log:        c.Logger.With("worker", c.ID),
 		links:      map[integration]delivery.Link{},
 		partitions: map[place]*partition{},
-		vendors:    map[string]int{},
+		handing:    map[place]func(){},
+		members:    newMembers(c.ID, c.LeaseTTL),
+		keeper:     newKeeper(renewalInterval(c.LeaseTTL, c.CallTimeout)),
 		states:     map[string]*vendorState{},
 		faults:     map[place]error{},
 	}
@@ -241,42 +276,111 @@ func (w *Worker) Lane(vendor, organization string) (s delivery.Status, ok bool) 
 // owner is the partition that the integration lies in, nil when another worker
 // has it.
 func (w *Worker) owner(vendor, organization string) *partition {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := w.vendors[vendor]
+	n := w.members.partitions(vendor)
 	if n == 0 {
 		return nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return w.partitions[place{vendor, w.config.Backend.Partition(vendor, organization, n)}]
 }
 
-// Run works until ctx ends, then stops gracefully: it receives no more, lets
-// calls finish, records their outcomes and gives its leases back.
+// Run works until ctx ends, then stops gracefully: it tells the other workers,
+// receives no more, lets calls finish, records their outcomes and gives its
+// leases back.
 func (w *Worker) Run(ctx context.Context) error {
-	var owners sync.WaitGroup
-	defer owners.Wait()
+	// Leases are kept until the last partition is given back.
+	keeping, endKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	var background, owners sync.WaitGroup
+	defer background.Wait()
+	defer endKeeping()
+	background.Go(func() { w.keeper.run(keeping) })
+	background.Go(func() { w.watch(keeping) })
+	resigned := make(chan struct{})
+	background.Go(func() {
+		defer close(resigned)
+		w.join(ctx)
+	})
+	owning, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background.Go(func() { w.findVendors(ctx) })
+	w.share(ctx, owning, &owners)
+	select {
+	case <-resigned: // from now on nobody leaves anything to this worker
+	case <-time.After(resignGrace):
+	}
+	stop()
+	owners.Wait()
+	return nil
+}
+
+// findVendors looks for new vendors until ctx ends.
+func (w *Worker) findVendors(ctx context.Context) {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
-	for {
+	for ctx.Err() == nil {
 		vendors, err := w.config.Backend.Vendors(ctx)
 		if err != nil && ctx.Err() == nil {
 			w.log.Warn("vendors not listed, trying again", "err", err)
 		}
 		w.note(place{}, err)
 		for _, v := range vendors {
-			if !w.add(v) {
-				continue
-			}
-			w.log.Info("vendor found", "vendor", v.Name, "partitions", v.Partitions)
-			for number := range v.Partitions {
-				owners.Go(func() { w.own(ctx, v.Name, number) })
+			if w.members.add(v) {
+				w.config.Metrics.touch(v.Name)
+				w.log.Info("vendor found", "vendor", v.Name, "partitions", v.Partitions)
+				w.members.nudge()
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// share takes the partitions that are this worker's share, each until owning
+// ends, and hands over what is another's, until ctx ends.
+func (w *Worker) share(ctx, owning context.Context, owners *sync.WaitGroup) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.members.kick:
+		case <-timer.C:
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		now := time.Now()
+		todo := w.members.plan(now)
+		for _, t := range todo.take {
+			handed, hand := context.WithCancel(owning)
+			w.mu.Lock()
+			w.handing[t.place] = hand
+			w.mu.Unlock()
+			owners.Go(func() {
+				defer hand()
+				w.own(owning, handed, t)
+			})
+		}
+		for _, at := range todo.cede {
+			w.handOver(at)
+		}
+		timer.Reset(todo.next.Sub(now))
+	}
+}
+
+// handOver begins to hand the partition over, unless it has just come to its
+// end by itself.
+func (w *Worker) handOver(at place) {
+	w.mu.Lock()
+	hand := w.handing[at]
+	w.mu.Unlock()
+	if hand != nil {
+		hand()
+		w.config.Metrics.handovers.WithLabelValues(at.vendor).Inc()
 	}
 }
 
@@ -296,6 +400,9 @@ func (w *Worker) note(at place, fault error) {
 func (w *Worker) Ready() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.outside != nil {
+		return w.outside
+	}
 	for at, fault := range w.faults { // any of them will do: they rarely differ
 		if at.vendor == "" {
 			return fmt.Errorf("list vendors: %w", fault)
@@ -305,85 +412,87 @@ func (w *Worker) Ready() error {
 	return nil
 }
 
-// add notes a vendor; it is false for one that is known.
-func (w *Worker) add(v Vendor) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.vendors[v.Name] != 0 {
-		return false
-	}
-	w.vendors[v.Name] = v.Partitions
-	w.config.Metrics.touch(v.Name)
-	return true
-}
-
-// own takes the partition whenever its lease is free, until ctx ends.
-func (w *Worker) own(ctx context.Context, vendor string, number int) {
-	log := w.log.With("vendor", vendor, "partition", number)
-	for ctx.Err() == nil {
-		asked := time.Now() // the answer may take its time
-		lease, err := w.config.Backend.Lease(ctx, vendor, number)
-		switch {
-		case err == nil:
-			w.note(place{vendor, number}, nil)
-			tenure := newTenure(asked, w.config.LeaseTTL, w.config.CallTimeout)
-			err = w.hold(ctx, newPartition(w.config, w.state(vendor), number, tenure, log), lease, log)
-			if err != nil && ctx.Err() == nil {
-				log.Error("partition stopped, taking it again", "err", err)
-				w.note(place{vendor, number}, err)
-			}
-		case errors.Is(err, ErrLeased):
-			log.Debug("partition is another worker's", "err", err)
-			w.note(place{vendor, number}, nil)
-		case ctx.Err() == nil:
-			log.Warn("lease not taken, trying again", "err", err)
-			w.note(place{vendor, number}, err)
+// own works on the partition if its lease is free, until it is handed over,
+// owning ends, or the lease is lost.
+func (w *Worker) own(owning, handed context.Context, t taking) {
+	log := w.log.With("vendor", t.vendor, "partition", t.number)
+	wait := lookAround/2 + rand.N(lookAround) //nolint:gosec // spreads the workers, guards nothing
+	asked := time.Now()                       // the answer may take its time
+	lease, err := w.config.Backend.Lease(owning, t.vendor, t.number)
+	switch {
+	case err == nil:
+		w.note(t.place, nil)
+		w.config.Metrics.takeover.Observe(time.Since(t.vacant).Seconds())
+		tenure := newTenure(asked, w.config.LeaseTTL, w.config.CallTimeout)
+		p := newPartition(w.config, w.state(t.vendor), t.number, tenure, log)
+		switch err = w.hold(owning, handed, p, lease, log); {
+		case handed.Err() != nil: // or the worker stops: it may have been loading still
+			wait = 0
+		case err != nil:
+			log.Error("partition stopped, taking it again", "err", err)
+			w.note(t.place, err)
 		}
-		pause(ctx, lookAround/2+rand.N(lookAround)) //nolint:gosec // spreads the workers, guards nothing
+	case errors.Is(err, ErrLeased):
+		log.Debug("partition is another worker's", "err", err)
+		w.note(t.place, nil)
+	case owning.Err() == nil:
+		log.Warn("lease not taken, trying again", "err", err)
+		w.note(t.place, err)
 	}
+	w.mu.Lock()
+	delete(w.handing, t.place)
+	w.mu.Unlock()
+	w.members.left(t.place, wait)
 }
 
-// hold runs the partition while the lease lasts.
-func (w *Worker) hold(ctx context.Context, p *partition, lease Lease, log *slog.Logger) error {
-	fenced, fence := context.WithCancelCause(context.WithoutCancel(ctx))
+// hold runs the partition while the lease lasts, until it is handed over or
+// owning ends.
+func (w *Worker) hold(owning, handed context.Context, p *partition, lease Lease, log *slog.Logger) error {
+	fenced, fence := context.WithCancelCause(context.WithoutCancel(owning))
 	defer fence(nil)
 	running, stop := context.WithCancelCause(fenced)
 	defer stop(nil)
-	unlink := context.AfterFunc(ctx, func() { stop(nil) })
+	unlink := context.AfterFunc(handed, func() { // when owning ends, too
+		p.quiesce(owning, fenced)
+		stop(nil)
+	})
 	defer unlink()
 
 	w.enter(p)
 	defer w.leave(p)
 
-	var renewing sync.WaitGroup
-	ended := make(chan struct{})
-	renewing.Go(func() { w.renew(fenced, ended, lease, p, fence, log) })
+	kept := w.keeper.keep(lease, p.tenure, func(err error) {
+		w.config.Metrics.lost.WithLabelValues(p.vendor.name).Inc()
+		log.Error("lease lost, partition dropped", "err", err)
+		fence(fmt.Errorf("%w: %w", delivery.ErrFenced, err))
+	}, log)
 	err := p.run(running, fenced)
-	close(ended)
-	renewing.Wait()
-	if cause := context.Cause(fenced); cause != nil {
-		return cause
-	}
-	if n := p.cut.Load(); n > 0 {
+	if n := p.cut.Load(); n > 0 && context.Cause(fenced) == nil {
+		kept.drop()
 		// The partner may still be busy with them. Another worker that sends a
 		// newer figure at once could be overtaken by the older one.
 		log.Warn("lease left to end by itself: calls were cut off, and the partner may still take them", "calls", n)
 		return err
 	}
-	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
+	releasing, cancel := context.WithTimeout(context.WithoutCancel(owning), flushGrace)
 	defer cancel()
-	if releaseErr := lease.Release(releasing); releaseErr != nil {
+	releaseErr := kept.release(releasing) // nothing when it was lost
+	if cause := context.Cause(fenced); cause != nil {
+		return cause
+	}
+	if releaseErr != nil {
 		log.Warn("lease not given back; it ends by itself", "err", releaseErr)
 	}
 	return err
 }
 
 func (w *Worker) enter(p *partition) {
+	partitions := w.members.partitions(p.vendor.name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.partitions[place{p.vendor.name, p.number}] = p
 	for id, link := range w.links {
-		if id.vendor == p.vendor.name && w.config.Backend.Partition(id.vendor, id.organization, w.vendors[id.vendor]) == p.number {
+		if id.vendor == p.vendor.name && w.config.Backend.Partition(id.vendor, id.organization, partitions) == p.number {
 			p.links[id.organization] = link
 		}
 	}
@@ -393,37 +502,6 @@ func (w *Worker) leave(p *partition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.partitions, place{p.vendor.name, p.number})
-}
-
-// renew keeps the lease until ended, and fences the partition when the lease
-// is lost or about to end. One attempt must not use up the time of the next.
-func (w *Worker) renew(ctx context.Context, ended <-chan struct{}, lease Lease, p *partition, fence context.CancelCauseFunc, log *slog.Logger) {
-	every := w.config.LeaseTTL / renewalsPerLease
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ended:
-			return
-		case <-tick.C:
-		}
-		asked := time.Now()
-		attempt, cancel := context.WithTimeout(ctx, every)
-		err := lease.Renew(attempt)
-		cancel()
-		switch {
-		case err == nil:
-			p.tenure.renew(asked)
-			continue
-		case !errors.Is(err, ErrLeased) && time.Now().Before(p.tenure.ends()):
-			log.Warn("lease not renewed, trying again", "err", err)
-			continue
-		}
-		w.config.Metrics.lost.WithLabelValues(p.vendor.name).Inc()
-		log.Error("lease lost, partition dropped", "err", err)
-		fence(fmt.Errorf("%w: %w", delivery.ErrFenced, err))
-		return
-	}
 }
 
 // pause waits for d or the end of ctx.
