@@ -23,10 +23,10 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race fuzz bench lint fmt generate verify vuln build clean
+.PHONY: help demo check test race test-cluster fuzz bench torture torture-faults lint fmt generate verify vuln build nats-server clean
 
 help: ## show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## play billing systems, bridge and partner in one process (EVENTS=100000 SEED=1 ARGS=...)
 	@$(GO) run ./cmd/usagebridge demo $(if $(EVENTS),--events $(EVENTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -54,6 +54,11 @@ test: check ## check, every test (with -race where a C compiler is found), every
 race: ## every test with the race detector; fails without a C compiler
 	$(GO) test -race -shuffle=on -timeout 10m ./...
 
+# Not part of `make test`, which runs there what matters most: each of these tests waits for
+# the elections of a new set of streams.
+test-cluster: ## the tests of the store on a real cluster: three nats-servers, TLS, three replicas
+	TEST_CLUSTER=1 $(GO) test -count=1 -timeout 20m ./pkg/broker ./pkg/broker/natstest ./pkg/publisher
+
 fuzz: ## every fuzz target in turn (FUZZTIME=10s each)
 	@list=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
 	targets=$$(echo "$$list" | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2 ":" name[i]; n = 0 }'); \
@@ -65,6 +70,14 @@ fuzz: ## every fuzz target in turn (FUZZTIME=10s each)
 
 bench: ## the benchmarks in earnest, for benchstat (BENCH=. COUNT=6)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+# NODES servers, 1 or 3. It begins with SEED and goes on with the next numbers, for MINUTES or
+# for RUNS; the first violation ends it.
+torture: ## schedules of faults against real processes (SEED=1 MINUTES=1 NODES=1 RUNS=)
+	@$(GO) run ./cmd/torture $(if $(SEED),-seed $(SEED)) $(if $(MINUTES),-minutes $(MINUTES)) $(if $(NODES),-nodes $(NODES)) $(if $(RUNS),-runs $(RUNS)) $(ARGS)
+
+torture-faults: ## that torture finds the faults that are planted into the program
+	$(GO) test -tags torturefaults -run 'TestEveryPlantedFaultIsFound' -timeout 30m -parallel 2 -v ./cmd/torture
 
 lint: ## golangci-lint as pinned in .tools (the first run builds it: minutes)
 	$(GO) tool -modfile=$(TOOLS) golangci-lint config verify
@@ -84,6 +97,9 @@ vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)
 
 build: ## the binary, into bin/
 	$(BUILD) -o bin/usagebridge ./cmd/usagebridge
+
+nats-server: ## nats-server as this module pins it, into bin/
+	$(BUILD) -o bin/nats-server github.com/nats-io/nats-server/v2
 
 clean: ## remove what build and bench leave
 	rm -rf bin dist
