@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/usagebridge/usagebridge/pkg/broker"
 )
 
 // lazySync is the default of nats-server.
@@ -71,12 +75,32 @@ func (s *benchSite) foldVendor(ctx context.Context, vendor string, workers int) 
 		return row, err
 	}
 	defer func() { err = errors.Join(err, team.stop()) }()
+	before, err := s.writes(ctx, vendor)
+	if err != nil {
+		return row, err
+	}
 	used := processorTime()
 	took, err := team.release(ctx)
 	if err != nil {
 		return row, err
 	}
-	return benchRow{Figure: ratePerSecond(s.load.Events, took), Unit: "events/s", CPU: perEvent(processorTime()-used, s.load.Events)}, nil
+	row = benchRow{Figure: ratePerSecond(s.load.Events, took), Unit: "events/s", CPU: perEvent(processorTime()-used, s.load.Events)}
+	after, err := s.writes(ctx, vendor)
+	row.Writes = float64(after-before) / float64(s.load.Events)
+	return row, err
+}
+
+// writes is how many entries of the vendor's ledger were ever written.
+func (s *benchSite) writes(ctx context.Context, vendor string) (uint64, error) {
+	js, err := jetstream.New(s.broker.Conn())
+	if err != nil {
+		return 0, err
+	}
+	stream, err := js.Stream(ctx, "KV_"+broker.LedgerBucket(vendor))
+	if err != nil {
+		return 0, err
+	}
+	return stream.CachedInfo().State.LastSeq, nil
 }
 
 // foldSynced measures the same fold where every write is on the disk before it
@@ -87,7 +111,16 @@ func (b *bench) foldSynced(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	row, err := s.foldRow(ctx, 1)
+	vendor, err := s.vendor(ctx)
+	if err != nil {
+		return err
+	}
+	published, err := s.publish(ctx, vendor)
+	if err != nil {
+		return err
+	}
+	b.report.against("publish", benchRow{ID: "publish-synced", What: "raw: publish with sync_interval: always", Figure: ratePerSecond(s.load.Events, published), Unit: "events/s"})
+	row, err := s.foldVendor(ctx, vendor, 1)
 	if err != nil {
 		return err
 	}
@@ -162,42 +195,47 @@ func (b *bench) calls(ctx context.Context) error {
 	defer s.close()
 	s.config.PartnerRate, s.config.PartnerConcurrency, s.config.Linger = 0, o.inFlight, 0
 	latency := time.Duration(o.partnerMS) * time.Millisecond
+	used := processorTime()
 	bare, err := bareCalls(ctx, latency, o.calls, o.inFlight)
 	if err != nil {
 		return err
 	}
-	b.report.add(benchRow{ID: "http", What: fmt.Sprintf("raw: bare net/http client, partner at %d ms, %d in flight", o.partnerMS, o.inFlight), Figure: ratePerSecond(o.calls, bare), Unit: "calls/s"})
-	took, err := s.laneCalls(ctx, latency)
+	b.report.add(benchRow{ID: "http", CPU: perEvent(processorTime()-used, o.calls), What: fmt.Sprintf("raw: bare net/http client, partner at %d ms, %d in flight", o.partnerMS, o.inFlight), Figure: ratePerSecond(o.calls, bare), Unit: "calls/s"})
+	took, used, err := s.laneCalls(ctx, latency)
 	if err != nil {
 		return err
 	}
-	b.report.against("http", benchRow{ID: "calls", What: "calls of one lane, recorded", Figure: ratePerSecond(o.calls, took), Unit: "calls/s", Mark: 0.85})
+	b.report.against("http", benchRow{
+		ID: "calls", What: "calls of one lane, recorded", Figure: ratePerSecond(o.calls, took), Unit: "calls/s", Mark: 0.85, CPU: perEvent(used, o.calls),
+	})
 	return nil
 }
 
-// laneCalls is how long one lane takes for one call of each key.
-func (s *benchSite) laneCalls(ctx context.Context, latency time.Duration) (took time.Duration, err error) {
+// laneCalls is how long one lane takes for one call of each key, and the
+// processor time of all this, the partner's part included.
+func (s *benchSite) laneCalls(ctx context.Context, latency time.Duration) (took, used time.Duration, err error) {
 	team, partner, err := s.furnished(ctx, latency)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, team.stop(), partner.close()) }()
 	if err := team.link(ctx, false); err != nil { // until everything is folded
-		return 0, err
+		return 0, 0, err
 	}
 	if _, err := s.publish(ctx, team.vendor); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if _, err := team.release(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	before := partner.counts.Load()
+	used = processorTime()
 	started := time.Now()
 	if err := team.link(ctx, true); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	err = until(ctx, "every call is made", func() bool { return int(partner.counts.Load()-before) >= s.keys })
-	return time.Since(started), err
+	return time.Since(started), processorTime() - used, err
 }
 
 // growth measures what an event costs with a small ledger and with a large one,
@@ -216,7 +254,7 @@ func (b *bench) growth(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.row.Figure, c.row.Unit = measured.CPU, "µs"
+		c.row.Figure, c.row.Unit, c.row.Keys, c.row.Writes = measured.CPU, "µs", c.active, measured.Writes
 		b.report.against("cost-few", c.row)
 	}
 	return nil

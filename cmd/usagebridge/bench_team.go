@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usagebridge/usagebridge/pkg/broker"
@@ -27,15 +28,15 @@ import (
 
 // benchTeam is workers in this process that share the partitions of one vendor.
 type benchTeam struct {
-	site     *benchSite
-	vendor   string
-	engines  []*engine
-	registry *prometheus.Registry // of the first
-	cancel   context.CancelFunc
-	running  *errgroup.Group
-	closing  []func()
-	stopped  sync.Once
-	fault    error
+	site       *benchSite
+	vendor     string
+	engines    []*engine
+	registries []*prometheus.Registry // of the engines
+	cancel     context.CancelFunc
+	running    *errgroup.Group
+	closing    []func()
+	stopped    sync.Once
+	fault      error
 }
 
 // team starts workers on a vendor whose events are not folded yet, and waits
@@ -73,9 +74,7 @@ func (t *benchTeam) hire(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	if n == 0 {
-		t.registry = registry
-	}
+	t.registries = append(t.registries, registry)
 	t.engines = append(t.engines, e)
 	t.running.Go(func() error { return e.worker.Run(ctx) })
 	t.running.Go(func() error { return e.rules.run(ctx) })
@@ -95,7 +94,17 @@ func (t *benchTeam) shared(ctx context.Context) bool {
 			return false
 		}
 	}
-	return err == nil && len(owners) == t.site.load.Partitions
+	return err == nil && len(owners) == t.site.load.Partitions && t.loaded()
+}
+
+// loaded says whether every partition's keys are in memory: to load them must
+// not be measured with what follows.
+func (t *benchTeam) loaded() bool {
+	owned := 0.0
+	for _, registry := range t.registries {
+		owned += gauge(registry, "usagebridge_partition_owned", nil)
+	}
+	return int(owned) >= t.site.load.Partitions
 }
 
 // halt has no more events folded.
@@ -146,24 +155,29 @@ func (t *benchTeam) link(ctx context.Context, known bool) error {
 }
 
 // synced is how many keys of the first worker the partner has as desired.
-func (t *benchTeam) synced() (n int) {
-	families, err := t.registry.Gather()
+func (t *benchTeam) synced() int {
+	return int(gauge(t.registries[0], "usagebridge_ledger_keys", func(m *dto.Metric) bool {
+		return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == string(ledger.Synced) })
+	}))
+}
+
+// gauge is the sum of a gauge's series that are chosen; nil chooses all.
+func gauge(registry *prometheus.Registry, name string, chosen func(*dto.Metric) bool) (sum float64) {
+	families, err := registry.Gather()
 	if err != nil {
 		return 0
 	}
 	for _, family := range families {
-		if family.GetName() != "usagebridge_ledger_keys" {
+		if family.GetName() != name {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			for _, label := range m.GetLabel() {
-				if label.GetValue() == string(ledger.Synced) {
-					n += int(m.GetGauge().GetValue())
-				}
+			if chosen == nil || chosen(m) {
+				sum += m.GetGauge().GetValue()
 			}
 		}
 	}
-	return n
+	return sum
 }
 
 // stop ends the workers; it may be called again.

@@ -100,8 +100,12 @@ type benchRow struct {
 	Mark   float64 `json:"mark,omitempty"`
 	AtMost bool    `json:"at_most,omitempty"`
 	// CPU is the processor time for one event, of NATS and the worker
-	// together; 0: not measured.
+	// together, or for one call, of the partner as well; 0: not measured.
 	CPU float64 `json:"cpu_us,omitempty"`
+	// Keys is how many the ledger, or the load, had where that is what matters.
+	Keys int `json:"keys,omitempty"`
+	// Writes is how many entries of the ledger were written for one event.
+	Writes float64 `json:"writes_per_event,omitempty"`
 }
 
 // judged is what the mark is compared with.

@@ -26,7 +26,8 @@ type Standing struct {
 	Paused bool `json:"paused,omitempty"`
 	// Hold is a hold of the whole integration in the words of
 	// [ledger.HoldReason]: "", unauthorized or anomaly. Refused credentials
-	// and suspected usage move in. Any call that the partner takes, a read apart, moves out of anomaly;
+	// and suspected usage move in. Any call that the partner takes, a read apart,
+	// and word that a count is not mapped move out of anomaly;
 	// out of unauthorized moves only an operator, with other credentials or a
 	// resync, because an answer that was under way proves nothing of them.
 	Hold string `json:"hold,omitempty"`
@@ -82,6 +83,9 @@ const (
 	CatalogLost Input = "catalog_lost"
 	// CredentialsRefused: the partner refused the tokens.
 	CredentialsRefused Input = "credentials_refused"
+	// CountAnswered: the partner said of a count that it is not mapped, which
+	// proves that it deals with the integration.
+	CountAnswered Input = "count_answered"
 	// UsageSuspected: the partner refused to deal with the integration, or
 	// what answers is not the partner.
 	UsageSuspected Input = "usage_suspected"
@@ -105,7 +109,7 @@ const (
 // Inputs lists every input.
 func Inputs() []Input {
 	return []Input{
-		Announced, CountAccepted, CatalogAccepted, CountRefused, Observed, CatalogLost, CredentialsRefused,
+		Announced, CountAccepted, CatalogAccepted, CountAnswered, CountRefused, Observed, CatalogLost, CredentialsRefused,
 		UsageSuspected, Flooded, PausedByOperator, ResumedByOperator, CredentialsReplaced, CredentialsRenewed, Resynced,
 	}
 }
@@ -155,6 +159,9 @@ var table = map[Input]rule{
 		hold:      map[string]string{anomaly: open},
 	},
 	CatalogAccepted: {
+		hold: map[string]string{anomaly: open},
+	},
+	CountAnswered: {
 		hold: map[string]string{anomaly: open},
 	},
 	// Why a partner that took counts takes them no longer is unknown: it is

@@ -34,6 +34,7 @@ mapping_announced     archived   A+       A+      A+      A+        A+       A+
 
 count_accepted        any        C+       C+      C+      C+        C+       C+
 catalog_accepted      any        =        =       =       =         =        =
+count_answered        any        =        =       =       =         =        =
 
 count_refused         nothing    =        =       M-      M-        =        =
 count_refused         inactive   I        I-!     I-!     I-!       I-!      I
@@ -70,6 +71,7 @@ input                 -             unauthorized  anomaly        running paused
 mapping_announced     -             unauthorized  -              running paused
 count_accepted        -             unauthorized  -              running paused
 catalog_accepted      -             unauthorized  -              running paused
+count_answered        -             unauthorized  -              running paused
 count_refused         -             unauthorized  anomaly        running paused
 status_observed       -             unauthorized  anomaly        running paused
 catalog_lost          -             unauthorized  anomaly        running paused
@@ -205,7 +207,7 @@ func TestNoSequenceOfInputsMakesAnIllegalTransition(t *testing.T) {
 func broken(before, after status.Standing, in status.Input, named status.Status) []string {
 	operator := in == status.CredentialsReplaced || in == status.CredentialsRenewed || in == status.Resynced
 	gateInputs := []status.Input{
-		status.CatalogAccepted, status.CatalogLost, status.CredentialsRefused, status.UsageSuspected, status.Flooded, status.PausedByOperator,
+		status.CatalogAccepted, status.CountAnswered, status.CatalogLost, status.CredentialsRefused, status.UsageSuspected, status.Flooded, status.PausedByOperator,
 		status.ResumedByOperator, status.CredentialsReplaced, status.CredentialsRenewed, status.Resynced,
 	}
 	moved := after.Status != before.Status

@@ -82,7 +82,12 @@ func inputOf(s delivery.Signal) Input {
 		return CountRefused
 	case delivery.Unauthorized:
 		return CredentialsRefused
-	case delivery.Suspected, delivery.NotFound:
+	case delivery.NotFound:
+		if s.Operation == ledger.Count.String() {
+			return CountAnswered
+		}
+		return UsageSuspected
+	case delivery.Suspected:
 		return UsageSuspected
 	case delivery.Lost:
 		return CatalogLost

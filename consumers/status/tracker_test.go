@@ -255,6 +255,16 @@ func TestAHoldIsRecordedAndOnlyTheSuspicionIsLiftedByAnAcceptedCall(t *testing.T
 	}
 }
 
+func TestWordThatACountIsNotMappedLiftsASuspicion(t *testing.T) {
+	r := &records{integration: connected()}
+	tracker := newTracker(r)
+	tracker.Observe(t.Context(), "acme", signal(delivery.Suspected, "count", delivery.Answer{Message: "no"}))
+	tracker.Observe(t.Context(), "acme", signal(delivery.NotFound, "count", delivery.Answer{Message: "no such service"}))
+	if r.integration.Hold != "" {
+		t.Errorf("got hold %q, want none: the partner deals with the integration", r.integration.Hold)
+	}
+}
+
 // Regression: the answer to a call with tokens that had just been replaced was
 // taken for one with the new ones, which were then never tried.
 func TestAnAnswerCountsOnlyForTheGenerationAndTheCredentialsOfItsCall(t *testing.T) {

@@ -14,17 +14,15 @@ import (
 // time of the call. Of two subjects none may cover the other. An error of
 // yield ends it and comes back.
 func (b *Broker) ReadLog(ctx context.Context, vendor string, subjects []string, yield func(event.Message) error) error {
-	stored := make([]string, len(subjects))
+	everywhere := make([]string, len(subjects))
 	for i, s := range subjects {
-		stored[i] = "*." + s // whatever the partition
+		everywhere[i] = "*." + s // whatever the partition
 	}
-	r := reading{stream: EventsStream(vendor), filters: filters(stored)}
-	err := b.read(ctx, r, func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
-		message, err := received(m)
-		if err != nil {
-			return err
-		}
-		message.Handle = "" // there is nothing to acknowledge
+	r := reading{stream: EventsStream(vendor), filters: filters(everywhere)}
+	err := b.read(ctx, r, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		message := stored(m.Subject(), m.Headers(), m.Data())
+		message.Stream, message.Sequence, message.Stored = meta.Stream, meta.Sequence.Stream, meta.Timestamp.UTC()
+		message.Deliveries = int(meta.NumDelivered) //nolint:gosec // as often as it was delivered
 		return yield(message)
 	})
 	if err != nil {

@@ -25,9 +25,6 @@ const (
 	// what is on the way.
 	maxBatch     = maxAckPending / 4
 	mostBuffered = maxAckPending * 4 / 10
-
-	pullExpiry    = 30 * time.Second
-	pullHeartbeat = 2 * time.Second // a lost pull is noticed after two
 )
 
 // SourceConfig bounds the batches of a source. Zero values are defaults.
@@ -56,7 +53,7 @@ type Source struct {
 	config   SourceConfig
 	name     string // of the consumer, as people read it: EVENTS_acme/p3
 	consumer jetstream.Consumer
-	consume  jetstream.ConsumeContext
+	puller   *puller
 	closed   chan struct{}
 	drain    sync.Once
 	close    sync.Once
@@ -93,40 +90,24 @@ func (b *Broker) Source(ctx context.Context, vendor string, partition int, c Sou
 		broker: b, config: c, name: EventsStream(vendor) + "/" + consumerName(partition), consumer: consumer,
 		closed: make(chan struct{}), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
-	s.consume, err = consumer.Consume(s.take,
-		// The pull asks for one batch ahead; a pull that is smaller than one
-		// message would never get it.
-		jetstream.PullMaxMessagesWithBytesLimit(c.MaxBatch, max(c.MaxBytes, 2*maxEvent)),
-		jetstream.PullExpiry(pullExpiry),
-		jetstream.PullHeartbeat(pullHeartbeat),
-		jetstream.ConsumeErrHandler(s.fail))
+	// A pull of less bytes than one message would never get it.
+	s.puller, err = b.newPuller(EventsStream(vendor), consumerName(partition), max(c.MaxBytes, 2*maxEvent))
 	if err != nil {
 		return nil, fmt.Errorf("open source of %s partition %d: %w", vendor, partition, err)
 	}
+	s.puller.take, s.puller.room, s.puller.failed = s.take, s.awaitRoom, s.fail
+	go s.puller.run()
 	return s, nil
 }
 
-// take puts one message into the buffer. While the buffer is full it blocks,
-// and with it the client, which then pulls no more.
-func (s *Source) take(m jetstream.Msg) {
+// take puts one message into the buffer.
+func (s *Source) take(m *nats.Msg) {
 	message, err := received(m)
 	if err != nil {
-		s.broker.log.Error("message has no metadata", "subject", m.Subject(), "err", err)
+		s.broker.log.Error("message has no metadata", "subject", m.Subject, "err", err)
 		return
 	}
-	for {
-		s.mu.Lock()
-		if !s.full() {
-			break
-		}
-		s.mu.Unlock()
-		select {
-		case <-s.room:
-		case <-s.closed:
-			s.Release([]event.Message{message})
-			return
-		}
-	}
+	s.mu.Lock()
 	if len(s.buffered) == 0 {
 		s.first = time.Now()
 	}
@@ -139,22 +120,46 @@ func (s *Source) take(m jetstream.Msg) {
 	}
 }
 
-// ripe says whether the buffer is a batch, full whether it takes no more. Both
-// are called with the lock held.
+// awaitRoom waits until messages may be asked for, and says how many; 0 when
+// the source is to be drained.
+func (s *Source) awaitRoom() int {
+	for {
+		s.mu.Lock()
+		room := s.most() - len(s.buffered)
+		if s.bytes >= s.config.MaxBytes {
+			room = 0
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.puller.stop:
+			return 0
+		default:
+		}
+		if room > 0 {
+			return room
+		}
+		select {
+		case <-s.room:
+		case <-s.puller.stop:
+			return 0
+		}
+	}
+}
+
+// ripe says whether the buffer is a batch. It is called with the lock held.
 func (s *Source) ripe() bool {
 	return len(s.buffered) >= s.config.MaxBatch || s.bytes >= s.config.MaxBytes
 }
 
-func (s *Source) full() bool {
-	return len(s.buffered) >= min(lagging*s.config.MaxBatch, mostBuffered) || s.bytes >= s.config.MaxBytes
-}
+// most is how many messages the buffer may have.
+func (s *Source) most() int { return min(lagging*s.config.MaxBatch, mostBuffered) }
 
-// fail takes what goes wrong in the background. The client pulls again by
-// itself after nearly everything; it cannot know that its consumer is gone
-// when it was deleted while no pull was waiting.
-func (s *Source) fail(_ jetstream.ConsumeContext, err error) {
-	final := errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrBadRequest) || errors.Is(err, jetstream.ErrConnectionClosed)
-	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoHeartbeat) {
+// fail takes what goes wrong in the background. It is pulled again after nearly
+// everything; that the consumer is gone has to be asked for when it was deleted
+// while no pull was waiting.
+func (s *Source) fail(err error) {
+	final := errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrBadRequest) || errors.Is(err, nats.ErrConnectionClosed)
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNoPulse) {
 		ctx, cancel := limited(context.Background())
 		defer cancel()
 		if _, gone := s.consumer.Info(ctx); errors.Is(gone, jetstream.ErrConsumerNotFound) {
@@ -182,8 +187,9 @@ func signal(c chan struct{}) {
 var ErrClosed = errors.New("source is closed")
 
 // Receive waits for a message and gives what has come when the batch is full
-// or MaxWait has passed since its first message. While it waits
-// one request in 30 seconds and one heartbeat in 2 go over the wire. Every message is to be given to Ack or Release.
+// or MaxWait has passed since its first message. While it waits one request in
+// 30 seconds and one heartbeat in 2 go over the wire. Every message is to be
+// given to Ack or Release.
 func (s *Source) Receive(ctx context.Context) ([]event.Message, error) {
 	var expired <-chan time.Time
 	for {
@@ -273,15 +279,12 @@ func (s *Source) Pending(ctx context.Context) (uint64, error) {
 }
 
 // Drain stops fetching. Receive then gives what was fetched already, and at the
-// end ErrClosed: nothing of it need be delivered a second time.
+// end, within busyExpiry, ErrClosed: nothing need be delivered a second time.
 func (s *Source) Drain() {
 	s.drain.Do(func() {
-		s.consume.Drain() // what is under way still goes through take
+		close(s.puller.stop)
 		go func() {
-			select {
-			case <-s.consume.Closed():
-			case <-s.closed:
-			}
+			<-s.puller.ended
 			s.mu.Lock()
 			s.drained = true
 			s.mu.Unlock()
@@ -295,10 +298,7 @@ func (s *Source) Close() {
 	s.close.Do(func() {
 		s.Drain()
 		close(s.closed)
-		select {
-		case <-s.consume.Closed():
-		case <-time.After(drainTimeout): // no connection: nothing can be released either
-		}
+		<-s.puller.ended
 		s.mu.Lock()
 		rest := s.buffered
 		s.buffered = nil
@@ -307,25 +307,24 @@ func (s *Source) Close() {
 	})
 }
 
-// received is the message as the program sees it: its public subject, without
-// the partition that the stream puts in front.
-func received(m jetstream.Msg) (event.Message, error) {
+// received is the message as the program sees it.
+func received(m *nats.Msg) (event.Message, error) {
 	meta, err := m.Metadata()
 	if err != nil {
 		return event.Message{}, err
 	}
-	_, subject, _ := strings.Cut(m.Subject(), ".")
-	return event.Message{
-		Subject:    subject,
-		Header:     header(m.Headers()),
-		Data:       m.Data(),
-		Stream:     meta.Stream,
-		Sequence:   meta.Sequence.Stream,
-		Stored:     meta.Timestamp.UTC(),
-		Deliveries: int(meta.NumDelivered),
-		Pending:    meta.NumPending,
-		Handle:     m.Reply(),
-	}, nil
+	e := stored(m.Subject, m.Header, m.Data)
+	e.Stream, e.Sequence, e.Stored = meta.Stream, meta.Sequence.Stream, meta.Timestamp.UTC()
+	e.Deliveries, e.Pending = int(meta.NumDelivered), meta.NumPending //nolint:gosec // as often as it was delivered
+	e.Handle = m.Reply
+	return e, nil
+}
+
+// stored is a message of a log with its public subject, without the partition
+// that the stream puts in front.
+func stored(subject string, h nats.Header, data []byte) event.Message {
+	_, subject, _ = strings.Cut(subject, ".")
+	return event.Message{Subject: subject, Header: header(h), Data: data}
 }
 
 // header is nil when there are none, as event.Message has it.

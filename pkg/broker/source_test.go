@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,24 @@ func receive(tb testing.TB, s *Source, n int) []event.Message {
 		all = append(all, batch...)
 	}
 	return all
+}
+
+// holds is how many messages lie in the buffer.
+func (s *Source) holds() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.buffered)
+}
+
+// quiet waits until nothing more is fetched.
+func quiet(t *testing.T, s *Source) {
+	t.Helper()
+	before := -1
+	eventually(t, "nothing more is fetched", func() bool {
+		was := before
+		before = s.holds()
+		return was == before
+	})
 }
 
 func bodies(messages []event.Message) []string {
@@ -81,19 +100,66 @@ func TestSourceGivesAFullBatchAtOnce(t *testing.T) {
 	b := open(t, 1)
 	publishCounts(t, b, "o", 25)
 	s := openSource(t, b, SourceConfig{MaxBatch: 10, MaxWait: time.Hour})
-	for range 2 {
-		batch, err := s.Receive(within(t, 20*time.Second))
-		if err != nil || len(batch) != 10 {
-			t.Fatalf("got %d messages, %v; want 10", len(batch), err)
-		}
-	}
+	receive(t, s, 25)
+	publishCounts(t, b, "p", 5)
 	if batch, err := s.Receive(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %d messages, %v; want to wait for the batch to fill", len(batch), err)
 	}
-	publishCounts(t, b, "p", 5)
+	publishCounts(t, b, "q", 5)
 	if batch, err := s.Receive(within(t, 20*time.Second)); err != nil || len(batch) != 10 {
 		t.Errorf("got %d messages, %v; want the 5 that were there and 5 more", len(batch), err)
 	}
+}
+
+func TestWhoAsksLateGetsALargerBatch(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 120)
+	s := openSource(t, b, SourceConfig{MaxBatch: 10})
+	eventually(t, "the buffer is full", func() bool { return s.holds() == 100 })
+	batch, err := s.Receive(within(t, 20*time.Second))
+	if err != nil || len(batch) != 100 || batch[99].Pending != 20 {
+		t.Errorf("got %d messages, %v; want ten batches at once, 20 behind them", len(batch), err)
+	}
+	if rest := receive(t, s, 20); rest[19].Pending != 0 {
+		t.Errorf("behind the last one: got %d, want none", rest[19].Pending)
+	}
+}
+
+func TestADrainedSourceGivesAllThatWasFetchedAndLeavesNothingToComeTwice(t *testing.T) {
+	b := open(t, 1)
+	publishing, stop := context.WithCancel(t.Context())
+	var published sync.WaitGroup
+	published.Go(func() {
+		for n := 0; publishing.Err() == nil; n++ {
+			publishCounts(t, b, fmt.Sprint("o", n), 50)
+		}
+	})
+	for range 5 {
+		s := openSource(t, b, SourceConfig{})
+		got := receive(t, s, 500)
+		s.Drain()
+		for {
+			batch, err := s.Receive(within(t, 20*time.Second))
+			if errors.Is(err, ErrClosed) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("receive while draining: %v", err)
+			}
+			got = append(got, batch...)
+		}
+		for _, m := range got {
+			if m.Deliveries != 1 {
+				t.Fatalf("message %d was delivered %d times, want once: the owner before had drained its source", m.Sequence, m.Deliveries)
+			}
+		}
+		if err := s.Ack(t.Context(), got); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	stop()
+	published.Wait()
 }
 
 func TestSourceGivesWhatItHasAfterTheWait(t *testing.T) {
@@ -132,7 +198,7 @@ func TestClosedSourceReleasesWhatItHeld(t *testing.T) {
 	publishCounts(t, b, "o", 30)
 	s := openSource(t, b, SourceConfig{MaxBatch: 10})
 	got := receive(t, s, 10)
-	eventually(t, "the buffer is full", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.full() })
+	eventually(t, "the rest is fetched", func() bool { return s.holds()+len(got) == 30 })
 	if err := s.Ack(t.Context(), got); err != nil {
 		t.Fatal(err)
 	}
@@ -142,34 +208,34 @@ func TestClosedSourceReleasesWhatItHeld(t *testing.T) {
 		t.Errorf("got %v from a closed source, want %v", err, ErrClosed)
 	}
 	next := openSource(t, b, SourceConfig{MaxBatch: 10})
-	rest := receive(t, next, 20)
+	rest := receive(t, next, 30-len(got))
 	all := append(bodies(got), bodies(rest)...)
 	slices.Sort(all)
 	if len(slices.Compact(all)) != 30 {
-		t.Errorf("the next owner got %v, want the 20 messages that were not acknowledged", bodies(rest))
+		t.Errorf("the next owner got %v, want the messages that were not acknowledged", bodies(rest))
 	}
 }
 
 func TestSourceBuffersLittle(t *testing.T) {
-	b := open(t, 1)
-	body := make([]byte, 100<<10)
-	for range 60 {
-		if err := b.Append(t.Context(), "usage.v1.acme.o.snapshot", nil, body, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, test := range []struct {
 		name           string
 		c              SourceConfig
 		batch, fetched int
 	}{
-		{"in number", SourceConfig{MaxBatch: 5}, 5, 12},
-		{"in bytes", SourceConfig{MaxBytes: 1 << 20}, 11, 11 + 2*20},
+		{"in number", SourceConfig{MaxBatch: 5}, 50, 50},
+		{"in bytes", SourceConfig{MaxBytes: 1 << 20}, 11 + 20, 11 + 20},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			b := open(t, 1)
+			for range 60 {
+				if err := b.Append(t.Context(), "usage.v1.acme.o.snapshot", nil, make([]byte, 100<<10), ""); err != nil {
+					t.Fatal(err)
+				}
+			}
 			s := openSource(t, b, test.c)
 			defer s.Close()
-			eventually(t, "the buffer is full", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.full() })
+			eventually(t, "the buffer is full", func() bool { return s.holds() >= 11 })
+			quiet(t, s)
 			info, err := s.consumer.Info(t.Context())
 			if err != nil || info.NumAckPending > test.fetched {
 				t.Errorf("fetched %d messages, %v; want at most %d", info.NumAckPending, err, test.fetched)
@@ -244,22 +310,20 @@ func TestSourceWithoutItsConsumerSaysWhatToDo(t *testing.T) {
 
 func TestSourceEndsWhenItsConsumerIsDeleted(t *testing.T) {
 	b := open(t, 1)
-	publishCounts(t, b, "o", 1)
+	publishCounts(t, b, "o", 20)
 	for _, pulling := range []bool{true, false} {
 		t.Run(fmt.Sprintf("while a pull is waiting: %v", pulling), func(t *testing.T) {
 			initVendor(t, b, InitConfig{Vendor: "acme"}) // makes the consumer again
-			s := openSource(t, b, SourceConfig{})
-			receive(t, s, 1)
-			if !pulling {
-				s.consume.Stop()
-				<-s.consume.Closed()
+			c, n := SourceConfig{}, 20
+			if !pulling { // there is no room for more
+				c, n = SourceConfig{MaxBatch: 1}, 10
 			}
+			s := openSource(t, b, c)
+			eventually(t, "the buffer has them", func() bool { return s.holds() == n })
 			if err := b.js.DeleteConsumer(t.Context(), EventsStream("acme"), "p0"); err != nil {
 				t.Fatal(err)
 			}
-			if !pulling { // what the next pull says
-				s.fail(nil, nats.ErrNoResponders)
-			}
+			receive(t, s, n)
 			_, err := s.Receive(within(t, 20*time.Second))
 			wantError(t, err, "consumer EVENTS_acme/p0 has ended")
 		})

@@ -159,7 +159,9 @@ func (l *Lane) learn(o Outcome, t turn, now time.Time) (tell bool) {
 		l.hold(o, now)
 		return true
 	case HoldKey:
+		tell = l.dealtWith(now)
 		l.notFound(o.Task, now)
+		return tell
 	case Dead, Retry, Split, Unanswered, Wait, NotCounted:
 	}
 	return false
@@ -246,11 +248,7 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 	if k := t.Key.Kind; k == mapping || k == ledger.Count {
 		l.proven++
 	}
-	if l.gate.hold == ledger.Anomaly {
-		l.gate.lift()
-		l.expectNotReady(now)
-		signal = true
-	}
+	signal = l.dealtWith(now)
 	switch t.Key.Kind {
 	case ledger.Count:
 		l.misses = 0
@@ -270,6 +268,17 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 	case ledger.Scope, ledger.Backfill: // are never sent
 	}
 	return true // the mapping is open
+}
+
+// dealtWith lifts a suspicion: the partner deals with the integration again,
+// whatever it says of the one count. It says whether there was one.
+func (l *Lane) dealtWith(now time.Time) (lifted bool) {
+	if l.gate.hold != ledger.Anomaly {
+		return false
+	}
+	l.gate.lift()
+	l.expectNotReady(now)
+	return true
 }
 
 // mapped follows up on a count that was not mapped before and now is: so may

@@ -196,6 +196,29 @@ func TestSuspectedUsageHoldsEverythingButProbes(t *testing.T) {
 	})
 }
 
+// Regression: a partner that suspects, and then loses the catalog, answers every
+// probe with "not found", and nothing was ever posted again.
+func TestASuspicionEndsWhenThePartnerSaysThatACountIsNotMapped(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		r.posted("backup", "acme")
+		keys := r.counts(1)
+		r.script(always(delivery.Suspected))
+		r.set(1, keys...)
+		after(time.Minute)
+		if s := r.lane.Status(); s.Hold != ledger.Anomaly {
+			t.Fatalf("hold = %q, want anomaly", s.Hold)
+		}
+		r.script(always(delivery.NotFound))
+		after(48 * time.Hour)
+		if s := r.lane.Status(); s.Hold == ledger.Anomaly {
+			t.Error("the lane is held for an anomaly although the partner deals with its counts")
+		}
+		if r.told(delivery.NotFound) == 0 {
+			t.Error("nobody was told that the suspicion is over")
+		}
+	})
+}
+
 func TestCatalogThatIsNotFoundHoldsTheLaneAndIsNotDead(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		r.script(always(delivery.NotFound))

@@ -222,6 +222,14 @@ func (p *partition) open(start func(*delivery.Lane)) {
 	p.setRules(p.vendor.currentRules())
 }
 
+// doubtLater has the keys doubted soon.
+func (p *partition) doubtLater(keys ...ledger.Key) {
+	p.mu.Lock()
+	p.doubts = append(p.doubts, keys...)
+	p.mu.Unlock()
+	p.nudge()
+}
+
 // renew has what was delivered to the organization before its present
 // generation doubted, and its lane look at the catalog again.
 func (p *partition) renew(organization string) {
@@ -230,11 +238,8 @@ func (p *partition) renew(organization string) {
 		return
 	}
 	keys := p.table.ofGeneration(organization, generation)
-	p.mu.Lock()
-	p.doubts = append(p.doubts, keys...)
-	p.mu.Unlock()
 	p.lane(organization).Wake(keys...)
-	p.nudge()
+	p.doubtLater(keys...)
 }
 
 // generation is the integration's present one.
@@ -573,6 +578,10 @@ func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
 	}
 	settled := map[string][]ledger.Key{}
 	for _, o := range outcomes {
+		if o.Task.Generation < p.generation(o.Task.Key.Organization) {
+			// It rose while this was being recorded, and saw what was there before.
+			p.doubtLater(o.Task.Key)
+		}
 		if o.Task.Key.Kind != 0 {
 			settled[o.Task.Key.Organization] = append(settled[o.Task.Key.Organization], o.Task.Key)
 		}

@@ -73,6 +73,32 @@ func TestANewGenerationSendsEverythingAgainOnceAndIsRecorded(t *testing.T) {
 	})
 }
 
+// Regression: what was accepted in the generation before, and was just being
+// recorded when the new one began, was not among what the partner had lost.
+func TestAGenerationThatBeginsWhileAnAcceptedCountIsRecordedLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		running, stop := w.run(func(c *worker.Config) {
+			store := c.Backend.Store
+			c.Backend.Store = func(v string) worker.Store { return slowStore{store(v), w, 3 * time.Second} }
+		})
+		defer stop()
+		w.furnished(t, "a")
+		w.count("later", time.Now(), "a", "s", 6)
+		before := w.partner.accepted()
+		for w.partner.accepted() == before {
+			settle(10 * time.Millisecond)
+		}
+		settle(time.Second) // in the middle of the record
+		running.SetLink(vendor, organization, w.link(1))
+		settle(time.Minute)
+		key := ledger.CountKey(organization, "a", "s")
+		if e := w.entry(key); e.State != ledger.Synced || !e.PostedIn(1) {
+			t.Errorf("the count is %s of generation %d, want synced of 1: the partner had lost it", e.State, e.Delivered.Generation)
+		}
+	})
+}
+
 func TestAGenerationThatBeganWhileNobodyWorkedIsSeenToAtTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
