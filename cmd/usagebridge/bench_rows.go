@@ -40,7 +40,7 @@ func (b *bench) fold(ctx context.Context) error {
 	b.report.add(benchRow{
 		ID: "fetch", What: "raw: fetch and acknowledge", Figure: ratePerSecond(load.Events, fetched), Unit: "events/s", CPU: perEvent(processorTime()-used, load.Events),
 	})
-	for _, workers := range []int{1} {
+	for _, workers := range []int{1, 2} {
 		row, err := s.foldRow(ctx, workers)
 		if err != nil {
 			return err

@@ -54,7 +54,7 @@ func (s *benchSite) team(ctx context.Context, vendor string, workers int) (*benc
 			return nil, errors.Join(err, t.stop())
 		}
 	}
-	if err := until(ctx, "the partitions are shared", func() bool { return t.shared(ctx) }); err != nil {
+	if err := until(ctx, "the partitions are shared", t.shared); err != nil {
 		return nil, errors.Join(err, t.stop())
 	}
 	return t, nil
@@ -81,30 +81,18 @@ func (t *benchTeam) hire(ctx context.Context, n int) error {
 	return nil
 }
 
-// shared says whether every partition has an owner, and every worker its share.
-func (t *benchTeam) shared(ctx context.Context) bool {
-	owners, err := t.site.broker.Owners(ctx, t.vendor)
-	share := map[string]int{}
-	for _, worker := range owners {
-		share[worker]++
-	}
-	least := t.site.load.Partitions / len(t.engines)
-	for _, e := range t.engines {
-		if share[e.app.config.WorkerID] < least {
+// shared says whether every partition is loaded by its owner, and every worker
+// has its share.
+func (t *benchTeam) shared() bool {
+	total, least := 0, t.site.load.Partitions/len(t.engines)
+	for _, registry := range t.registries {
+		owned := sumOf(registry, "usagebridge_partition_owned", t.vendor)
+		if owned < least {
 			return false
 		}
+		total += owned
 	}
-	return err == nil && len(owners) == t.site.load.Partitions && t.loaded()
-}
-
-// loaded says whether every partition's keys are in memory: to load them must
-// not be measured with what follows.
-func (t *benchTeam) loaded() bool {
-	owned := 0.0
-	for _, registry := range t.registries {
-		owned += gauge(registry, "usagebridge_partition_owned", nil)
-	}
-	return int(owned) >= t.site.load.Partitions
+	return total == t.site.load.Partitions
 }
 
 // halt has no more events folded.
@@ -156,24 +144,22 @@ func (t *benchTeam) link(ctx context.Context, known bool) error {
 
 // synced is how many keys of the first worker the partner has as desired.
 func (t *benchTeam) synced() int {
-	return int(gauge(t.registries[0], "usagebridge_ledger_keys", func(m *dto.Metric) bool {
-		return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == string(ledger.Synced) })
-	}))
+	return sumOf(t.registries[0], "usagebridge_ledger_keys", string(ledger.Synced))
 }
 
-// gauge is the sum of a gauge's series that are chosen; nil chooses all.
-func gauge(registry *prometheus.Registry, name string, chosen func(*dto.Metric) bool) (sum float64) {
+// sumOf is the sum of a gauge's series that have the label value.
+func sumOf(registry *prometheus.Registry, metric, label string) (sum int) {
 	families, err := registry.Gather()
 	if err != nil {
 		return 0
 	}
 	for _, family := range families {
-		if family.GetName() != name {
+		if family.GetName() != metric {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			if chosen == nil || chosen(m) {
-				sum += m.GetGauge().GetValue()
+			if slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == label }) {
+				sum += int(m.GetGauge().GetValue())
 			}
 		}
 	}
