@@ -86,7 +86,7 @@ func (t *benchTeam) hire(ctx context.Context, n int) error {
 func (t *benchTeam) shared() bool {
 	total, least := 0, t.site.load.Partitions/len(t.engines)
 	for _, registry := range t.registries {
-		owned := sumOf(registry, "usagebridge_partition_owned", t.vendor)
+		owned := seriesSum(registry, "usagebridge_partition_owned", t.vendor)
 		if owned < least {
 			return false
 		}
@@ -144,11 +144,11 @@ func (t *benchTeam) link(ctx context.Context, known bool) error {
 
 // synced is how many keys of the first worker the partner has as desired.
 func (t *benchTeam) synced() int {
-	return sumOf(t.registries[0], "usagebridge_ledger_keys", string(ledger.Synced))
+	return seriesSum(t.registries[0], "usagebridge_ledger_keys", string(ledger.Synced))
 }
 
-// sumOf is the sum of a gauge's series that have the label value.
-func sumOf(registry *prometheus.Registry, metric, label string) (sum int) {
+// seriesSum is the sum of a gauge's series that have the label value.
+func seriesSum(registry *prometheus.Registry, metric, label string) (sum int) {
 	families, err := registry.Gather()
 	if err != nil {
 		return 0
