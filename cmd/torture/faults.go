@@ -34,13 +34,25 @@ func (d *drawer) drawDeeds() {
 		d.deed(deed{at: d.between(time.Second/2, time.Second), lasts: d.between(storm, storm+time.Second), kind: pauseOrg, name: orgPaused})
 	}
 	if d.chance(0.4) {
-		d.deed(deed{at: d.between(2*time.Second, storm), kind: resetOrg, name: orgReset})
+		d.drawReset(d.between(3*time.Second/2, storm-time.Second))
 	}
 	d.deed(deed{at: d.between(2*time.Second, storm), kind: mapLate, name: orgLate})
 	if d.chance(0.2) {
 		d.deed(deed{at: d.between(3*time.Second, storm), kind: replay, name: d.reason()})
 	}
 	slices.SortStableFunc(d.schedule.deeds, func(a, b deed) int { return cmp.Compare(a.at, b.at) })
+}
+
+// drawReset has the partner lose what it has of an integration. The program can
+// only learn of it by a figure of a key that had arrived.
+func (d *drawer) drawReset(at time.Duration) {
+	d.deed(deed{at: at, kind: resetOrg, name: orgReset})
+	for _, account := range accounts {
+		d.post(at+resetPatience+d.between(0, time.Second), note{
+			id: d.id(), source: source, organization: orgReset, typ: "usage.count.v1",
+			second: 30 * minute, account: account, service: services[0], units: d.fresh(),
+		})
+	}
 }
 
 func (d *drawer) deed(x deed) { d.schedule.deeds = append(d.schedule.deeds, x) }

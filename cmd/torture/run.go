@@ -411,13 +411,40 @@ func (p *play) bound(ctx context.Context, name string, bytes int64, discard jets
 	return had, nil
 }
 
+// resetPatience bounds how long a reset waits for the first accepted counts.
+const resetPatience = 2 * time.Second
+
+// reset has the partner lose an integration's catalog, once it has accepted a
+// count of each account: what was lost before that, nobody can tell from what
+// is not mapped yet.
+func (p *play) reset(ctx context.Context, organization string) error {
+	deadline := time.NewTimer(resetPatience)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		report, _ := p.partner.ReportOf(name(organization))
+		if !slices.ContainsFunc(accounts, func(account string) bool { return len(report.Counts[account][services[0]]) == 0 }) {
+			return p.partner.Reset(name(organization))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-deadline.C:
+			p.note("reset of %s left out: not every account has a count", organization)
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 // doPartner does something at the partner or as an operator.
 func (p *play) doPartner(ctx context.Context, d deed) error {
 	switch d.kind {
 	case partnerPlan:
 		return p.partner.SetFaults(*d.plan)
 	case resetOrg:
-		return p.partner.Reset(name(d.name))
+		return p.reset(ctx, d.name)
 	case mapLate:
 		p.grace.mapped(d.name, time.Now())
 		p.human.Store(d.name, true)

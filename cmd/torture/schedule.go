@@ -189,6 +189,7 @@ func draw(seed uint64, nodes int) *schedule {
 	}
 	d.drawPosts()
 	d.drawDeeds()
+	slices.SortStableFunc(d.schedule.posts, func(a, b post) int { return cmp.Compare(a.at, b.at) })
 	return d.schedule
 }
 

@@ -78,7 +78,7 @@ func (b *Broker) newPuller(stream, consumer string, bytes int) (*puller, error) 
 // run pulls until stop is closed.
 func (p *puller) run() {
 	defer close(p.ended)
-	defer func() { _ = p.sub.Unsubscribe() }() // a closed connection has no subscriptions
+	defer p.leave()
 	status := p.broker.conn.StatusChanged(nats.CONNECTED)
 	defer p.broker.conn.RemoveStatusListener(status)
 	for busy := false; ; {
@@ -103,6 +103,23 @@ func (p *puller) run() {
 		case <-p.stop:
 			return
 		}
+	}
+}
+
+// leaveTimeout bounds how long what is on the way is waited for at the end.
+const leaveTimeout = 2 * time.Second
+
+// leave ends the subscription. What the server has sent by then still comes:
+// dropped, it would come again only after the acknowledgement timeout.
+func (p *puller) leave() {
+	closed := p.sub.StatusChanged(nats.SubscriptionClosed)
+	if err := p.sub.Drain(); err != nil {
+		_ = p.sub.Unsubscribe() // there is no connection, and nothing on the way
+		return
+	}
+	select {
+	case <-closed:
+	case <-time.After(leaveTimeout):
 	}
 }
 

@@ -117,8 +117,11 @@ func TestWhoAsksLateGetsALargerBatch(t *testing.T) {
 	s := openSource(t, b, SourceConfig{MaxBatch: 10})
 	eventually(t, "the buffer is full", func() bool { return s.holds() == 100 })
 	batch, err := s.Receive(within(t, 20*time.Second))
-	if err != nil || len(batch) != 100 || batch[99].Pending != 20 {
-		t.Errorf("got %d messages, %v; want ten batches at once, 20 behind them", len(batch), err)
+	if err != nil || len(batch) != 100 {
+		t.Fatalf("got %d messages, %v; want ten batches at once", len(batch), err)
+	}
+	if got := batch[99].Pending; got != 20 {
+		t.Errorf("behind them: got %d, want 20", got)
 	}
 	if rest := receive(t, s, 20); rest[19].Pending != 0 {
 		t.Errorf("behind the last one: got %d, want none", rest[19].Pending)
@@ -213,6 +216,38 @@ func TestClosedSourceReleasesWhatItHeld(t *testing.T) {
 	slices.Sort(all)
 	if len(slices.Compact(all)) != 30 {
 		t.Errorf("the next owner got %v, want the messages that were not acknowledged", bodies(rest))
+	}
+}
+
+// Regression: what the server had sent to a pull that was given up was dropped,
+// and came again only after the acknowledgement timeout.
+func TestWhatIsOnTheWayToAPullThatIsGivenUpIsTaken(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 2)
+	p, err := b.newPuller(EventsStream("acme"), consumerName(0), defaultMaxBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	came, further := make(chan *nats.Msg, 2), make(chan struct{})
+	p.take = func(m *nats.Msg) {
+		came <- m
+		<-further
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.pull(pull{Batch: 3, Expires: idleExpiry, Heartbeat: idleHeartbeat}, nil)
+		p.leave()
+		ended <- err
+	}()
+	eventually(t, "one is being taken and one lies behind it", func() bool {
+		waiting, _, err := p.sub.Pending()
+		return err == nil && waiting == 2 && len(came) == 1
+	})
+	close(p.stop)
+	eventually(t, "the pull is given up", func() bool { return !p.sub.IsValid() || p.sub.IsDraining() })
+	close(further)
+	if err := <-ended; !errors.Is(err, errStopped) || len(came) != 2 {
+		t.Errorf("got %d messages, %v; want 2, %v", len(came), err, errStopped)
 	}
 }
 
