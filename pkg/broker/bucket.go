@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -116,7 +117,7 @@ func (b *Bucket[T]) Delete(ctx context.Context, key string) error {
 // All is every record by its key.
 func (b *Bucket[T]) All(ctx context.Context) (map[string]T, error) {
 	all := map[string]T{}
-	err := b.broker.read(ctx, b.newest(), func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
+	err := b.broker.read(ctx, b.newest(), func(m *nats.Msg, _ *nats.MsgMetadata) error {
 		key, record, err := b.decode(m)
 		if err != nil {
 			return err
@@ -140,13 +141,13 @@ func (b *Bucket[T]) newest() reading {
 }
 
 // decode gives nil for a record that marks its key as gone.
-func (b *Bucket[T]) decode(m jetstream.Msg) (string, *T, error) {
-	key := strings.TrimPrefix(m.Subject(), b.prefix())
-	if deleted(m.Headers()) {
+func (b *Bucket[T]) decode(m *nats.Msg) (string, *T, error) {
+	key := strings.TrimPrefix(m.Subject, b.prefix())
+	if deleted(m.Header) {
 		return key, nil, nil
 	}
 	record := new(T)
-	if err := json.Unmarshal(m.Data(), record); err != nil {
+	if err := json.Unmarshal(m.Data, record); err != nil {
 		return key, nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return key, record, nil
@@ -251,7 +252,7 @@ func (w *watching[T]) passed() error {
 	return nil
 }
 
-func (w *watching[T]) take(m jetstream.Msg) error {
+func (w *watching[T]) take(m *nats.Msg) error {
 	key, record, err := w.bucket.decode(m)
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
@@ -62,9 +61,9 @@ func token(id string) string {
 // call. An error of yield ends it and comes back.
 func (b *Broker) Calls(ctx context.Context, vendor, organization string, f CallFilter, yield func(ledger.Call) error) error {
 	r := reading{stream: StreamSyncLog, filters: []string{callSubject(vendor, organization, f.Operation)}, since: f.Since}
-	err := b.read(ctx, r, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	err := b.read(ctx, r, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 		var c ledger.Call
-		if err := json.Unmarshal(m.Data(), &c); err != nil {
+		if err := json.Unmarshal(m.Data, &c); err != nil {
 			return fmt.Errorf("line %d: %w", meta.Sequence.Stream, err)
 		}
 		if !f.match(c) {

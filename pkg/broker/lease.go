@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
@@ -257,14 +258,14 @@ func (b *Broker) Members(ctx context.Context) ([]string, error) {
 func (b *Broker) holders(ctx context.Context, first string, yield func(token string, h holder) error) error {
 	prefix := subjectPrefix + BucketLeases + "." + first + "."
 	all := reading{stream: bucketPrefix + BucketLeases, filters: []string{prefix + "*"}, newest: true, keys: true}
-	return b.read(ctx, all, func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
-		if deleted(m.Headers()) {
+	return b.read(ctx, all, func(m *nats.Msg, _ *nats.MsgMetadata) error {
+		if deleted(m.Header) {
 			return nil
 		}
 		var h holder
-		if err := json.Unmarshal(m.Data(), &h); err != nil {
-			return fmt.Errorf("lease %s: %w", m.Subject(), err)
+		if err := json.Unmarshal(m.Data, &h); err != nil {
+			return fmt.Errorf("lease %s: %w", m.Subject, err)
 		}
-		return yield(strings.TrimPrefix(m.Subject(), prefix), h)
+		return yield(strings.TrimPrefix(m.Subject, prefix), h)
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 )
@@ -32,15 +31,15 @@ func (b *Broker) Ledger(vendor string) *LedgerStore {
 // going on without it would send wrong figures.
 func (s *LedgerStore) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
 	all := reading{stream: s.stream, filters: []string{s.prefix + strconv.Itoa(partition) + ".>"}, keys: true}
-	err := s.broker.read(ctx, all, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		if deleted(m.Headers()) {
+	err := s.broker.read(ctx, all, func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		if deleted(m.Header) {
 			return nil
 		}
-		_, key, err := ParseLedgerKey(strings.TrimPrefix(m.Subject(), s.prefix))
+		_, key, err := ParseLedgerKey(strings.TrimPrefix(m.Subject, s.prefix))
 		if err != nil {
 			return err
 		}
-		e, err := ledger.ParseEntry(key, m.Data())
+		e, err := ledger.ParseEntry(key, m.Data)
 		if err != nil {
 			return err
 		}

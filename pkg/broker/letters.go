@@ -232,8 +232,8 @@ func (b *Broker) Letters(ctx context.Context, f LetterFilter, yield func(StoredL
 	subject := "deadletter.v1." + token(f.Vendor) + "." + token(f.Organization) + "." + token(string(f.Reason)) + ".*.*"
 	n := 0
 	r := reading{stream: StreamDeadLetters, filters: []string{subject}, after: f.After}
-	err := b.read(ctx, r, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		l, err := parseLetter(m.Headers(), m.Data(), meta.Sequence.Stream)
+	err := b.read(ctx, r, func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		l, err := parseLetter(m.Header, m.Data, meta.Sequence.Stream)
 		if err != nil { // not written by Park: it must not hide the others
 			b.log.Error("dead letter cannot be read", "sequence", meta.Sequence.Stream, "err", err)
 			return nil

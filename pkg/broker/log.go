@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
@@ -19,8 +19,8 @@ func (b *Broker) ReadLog(ctx context.Context, vendor string, subjects []string, 
 		everywhere[i] = "*." + s // whatever the partition
 	}
 	r := reading{stream: EventsStream(vendor), filters: filters(everywhere)}
-	err := b.read(ctx, r, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		message := stored(m.Subject(), m.Headers(), m.Data())
+	err := b.read(ctx, r, func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		message := stored(m.Subject, m.Header, m.Data)
 		message.Stream, message.Sequence, message.Stored = meta.Stream, meta.Sequence.Stream, meta.Timestamp.UTC()
 		message.Deliveries = int(meta.NumDelivered) //nolint:gosec // as often as it was delivered
 		return yield(message)

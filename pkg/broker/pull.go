@@ -40,6 +40,7 @@ type puller struct {
 	room    func() int      // how many may be asked for now; it waits, and is 0 at the end
 	failed  func(error)     // something went wrong; pulling goes on after a while
 	bytes   int             // of one pull
+	reading bool            // nothing is acknowledged, and so nothing lost at the end
 
 	stop  chan struct{} // no more pulls
 	ended chan struct{} // nothing will come any more
@@ -81,7 +82,7 @@ func (p *puller) run() {
 	defer p.leave()
 	status := p.broker.conn.StatusChanged(nats.CONNECTED)
 	defer p.broker.conn.RemoveStatusListener(status)
-	for busy := false; ; {
+	for busy := p.reading; ; {
 		room := p.room()
 		if room == 0 {
 			return
@@ -112,6 +113,10 @@ const leaveTimeout = 2 * time.Second
 // leave ends the subscription. What the server has sent by then still comes:
 // dropped, it would come again only after the acknowledgement timeout.
 func (p *puller) leave() {
+	if p.reading {
+		_ = p.sub.Unsubscribe() // a closed connection has no subscriptions
+		return
+	}
 	closed := p.sub.StatusChanged(nats.SubscriptionClosed)
 	if err := p.sub.Drain(); err != nil {
 		_ = p.sub.Unsubscribe() // there is no connection, and nothing on the way
@@ -140,7 +145,10 @@ func (p *puller) pull(request pull, status <-chan nats.Status) (got int, err err
 	}
 	stop, patience := p.stop, 2*request.Heartbeat
 	if request.Heartbeat == 0 {
-		stop, patience = nil, request.Expires+pullGrace
+		patience = request.Expires + pullGrace
+		if !p.reading {
+			stop = nil
+		}
 	}
 	pulse := time.NewTimer(patience)
 	defer pulse.Stop()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,10 +14,8 @@ import (
 )
 
 const (
-	readMessages  = 1000
-	readBytes     = 8 << 20
-	readExpiry    = 30 * time.Second
-	readHeartbeat = 2 * time.Second
+	readMessages = 2000
+	readBytes    = 2 * maxEvent
 	// readIdle is after how long without a message a finite read asks again
 	// where the end is: the message that was the end may have been deleted.
 	readIdle = 500 * time.Millisecond
@@ -57,12 +56,19 @@ type reader struct {
 	broker   *Broker
 	stream   string
 	name     string
-	messages jetstream.MessagesContext
+	puller   *puller
 	status   chan nats.Status
 	ctx      context.Context // the reader's own life, ended by close or by a disconnect
 	cancel   context.CancelCauseFunc
 	received uint64
-	idle     int // how often no message came, one time after the other
+	idle     int         // how often no message came, one time after the other
+	batch    []*nats.Msg // being given out
+
+	ready   chan struct{} // there are messages, or a fault
+	taken   chan struct{} // there is room
+	mu      sync.Mutex
+	arrived []*nats.Msg
+	fault   error
 }
 
 func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
@@ -75,18 +81,16 @@ func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
 	}
-	messages, err := consumer.Messages(
-		jetstream.PullMaxMessagesWithBytesLimit(readMessages, readBytes),
-		jetstream.PullExpiry(readExpiry),
-		jetstream.PullHeartbeat(readHeartbeat),
-		jetstream.WithMessagesErrOnMissingHeartbeat(true))
-	if err != nil {
-		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
-	}
 	open := &reader{
-		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, messages: messages,
+		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
 		status: b.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED),
 	}
+	if open.puller, err = b.newPuller(r.stream, open.name, readBytes); err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
+	}
+	open.puller.reading = true
+	open.puller.take, open.puller.room, open.puller.failed = open.take, open.awaitRoom, open.fail
+	go open.puller.run()
 	open.ctx, open.cancel = context.WithCancelCause(ctx)
 	go func() {
 		select {
@@ -117,25 +121,61 @@ func (r reading) consumer() jetstream.ConsumerConfig {
 	return c
 }
 
+// take takes what comes, until next asks for it.
+func (r *reader) take(m *nats.Msg) {
+	r.mu.Lock()
+	r.arrived = append(r.arrived, m)
+	r.mu.Unlock()
+	signal(r.ready)
+}
+
+// awaitRoom waits until less than half of what may lie here does.
+func (r *reader) awaitRoom() int {
+	for {
+		r.mu.Lock()
+		room := readMessages - len(r.arrived)
+		r.mu.Unlock()
+		if room >= readMessages/2 {
+			return room
+		}
+		select {
+		case <-r.taken:
+		case <-r.puller.stop:
+			return 0
+		}
+	}
+}
+
+func (r *reader) fail(err error) {
+	r.mu.Lock()
+	r.fault = err
+	r.mu.Unlock()
+	signal(r.ready)
+}
+
+// fill moves what has come to the batch, and says what has gone wrong if there
+// is nothing.
+func (r *reader) fill() error {
+	r.mu.Lock()
+	r.batch, r.arrived = r.arrived, nil
+	fault := r.fault
+	r.mu.Unlock()
+	if len(r.batch) > 0 {
+		signal(r.taken)
+		return nil
+	}
+	return fault
+}
+
 // next waits for one message, for ever when wait is 0. Who goes on after
 // errIdle knows that there is one.
-func (r *reader) next(wait time.Duration) (jetstream.Msg, *jetstream.MsgMetadata, error) {
-	option := jetstream.NextContext(r.ctx)
-	if wait > 0 {
-		option = jetstream.NextMaxWait(wait)
+func (r *reader) next(wait time.Duration) (*nats.Msg, *nats.MsgMetadata, error) {
+	if err := r.await(wait); err != nil {
+		return nil, nil, err
 	}
-	m, err := r.messages.Next(option)
-	switch {
-	case r.ctx.Err() != nil:
-		return nil, nil, context.Cause(r.ctx)
-	case errors.Is(err, nats.ErrTimeout) && r.idle >= readIdles:
-		return nil, nil, errStalled
-	case errors.Is(err, nats.ErrTimeout):
-		r.idle++
-		return nil, nil, errIdle
-	case err != nil:
-		return nil, nil, errors.Join(errDisconnected, err)
-	}
+	m := r.batch[0]
+	r.batch[0] = nil
+	r.batch = r.batch[1:]
 	meta, err := m.Metadata()
 	if err != nil {
 		return nil, nil, err
@@ -148,9 +188,42 @@ func (r *reader) next(wait time.Duration) (jetstream.Msg, *jetstream.MsgMetadata
 	return m, meta, nil
 }
 
+// await returns when there is a message in the batch.
+func (r *reader) await(wait time.Duration) error {
+	if len(r.batch) > 0 && r.ctx.Err() == nil {
+		return nil
+	}
+	var late <-chan time.Time
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for {
+		switch err := r.fill(); {
+		case r.ctx.Err() != nil:
+			return context.Cause(r.ctx)
+		case err != nil:
+			return errors.Join(errDisconnected, err)
+		case len(r.batch) > 0:
+			return nil
+		}
+		select {
+		case <-r.ready:
+		case <-r.ctx.Done():
+		case <-late:
+			if r.idle >= readIdles {
+				return errStalled
+			}
+			r.idle++
+			return errIdle
+		}
+	}
+}
+
 func (r *reader) close() {
 	r.cancel(nil)
-	r.messages.Stop()
+	close(r.puller.stop)
 	r.broker.conn.RemoveStatusListener(r.status)
 	if !r.broker.conn.IsConnected() {
 		return
@@ -165,7 +238,7 @@ func interrupted(err error) bool { return errors.Is(err, errDisconnected) || err
 
 // read yields the messages up to what is the end of the stream now, and goes
 // on where it was when the connection was lost in between.
-func (b *Broker) read(ctx context.Context, r reading, yield func(jetstream.Msg, *jetstream.MsgMetadata) error) error {
+func (b *Broker) read(ctx context.Context, r reading, yield func(*nats.Msg, *nats.MsgMetadata) error) error {
 	if r.keys {
 		yield = onceEach(yield)
 	}
@@ -184,10 +257,10 @@ func (b *Broker) read(ctx context.Context, r reading, yield func(jetstream.Msg, 
 
 // onceEach yields the first message of each subject. Subjects are told apart by
 // a hash of 64 bits: a million of them must not cost a hundred megabytes.
-func onceEach(yield func(jetstream.Msg, *jetstream.MsgMetadata) error) func(jetstream.Msg, *jetstream.MsgMetadata) error {
+func onceEach(yield func(*nats.Msg, *nats.MsgMetadata) error) func(*nats.Msg, *nats.MsgMetadata) error {
 	seed, seen := maphash.MakeSeed(), map[uint64]struct{}{}
-	return func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		hash := maphash.String(seed, m.Subject())
+	return func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		hash := maphash.String(seed, m.Subject)
 		if _, known := seen[hash]; known {
 			return nil
 		}
@@ -219,7 +292,7 @@ func (b *Broker) end(ctx context.Context, r reading) (uint64, error) {
 
 // readOnce reads up to end with one reader and says how far it came. Without
 // an error that is all there is, even if end is gone.
-func (b *Broker) readOnce(ctx context.Context, r reading, end uint64, yield func(jetstream.Msg, *jetstream.MsgMetadata) error) (uint64, error) {
+func (b *Broker) readOnce(ctx context.Context, r reading, end uint64, yield func(*nats.Msg, *nats.MsgMetadata) error) (uint64, error) {
 	open, err := b.openReader(ctx, r)
 	if err != nil {
 		return r.after, err
