@@ -5,35 +5,37 @@ import (
 	"slices"
 )
 
-// scanEntry reads what AppendEntry writes of a figure, a tenth of the time that
-// encoding/json takes: a worker that takes partitions over reads a million
-// entries. It is not ok for anything else, such as escapes, members of a later
-// version, snapshots or a fault, which are left to encoding/json.
+// scanEntry reads what AppendEntry writes of a figure, member by member in that
+// order, in a tenth of the time that encoding/json takes: a worker that takes
+// partitions over reads a million entries. It is not ok for anything else, such
+// as escapes, members of a later version, snapshots or a fault, which are left to
+// encoding/json.
 func scanEntry(key Key, data []byte) (e Entry, ok bool) {
 	s := scanner{data: data, ok: true}
 	e.Key = key
 	s.expect(`{"v":1`)
-	for s.next(',') {
-		switch string(s.name()) {
-		case "state":
-			e.State = intern(packedStates, s.text())
-		case "reason":
-			e.Reason = intern(packedReasons, s.text())
-		case "seen":
-			e.Seen = s.seen()
-		case "delivered":
-			e.Delivered = s.delivered()
-		case "attempts":
-			e.Attempts = int(s.integer())
-		case "next":
-			e.Next = s.integer()
-		case "since":
-			e.Since = s.integer()
-		case "answer":
-			e.Answer = s.answer()
-		default:
-			return Entry{}, false
-		}
+	if s.next(`,"state":`) {
+		e.State = intern(packedStates, s.text())
+	}
+	if s.next(`,"reason":`) {
+		e.Reason = intern(packedReasons, s.text())
+	}
+	s.expect(`,"seen":[`)
+	e.Seen = s.seen()
+	if s.next(`,"delivered":{`) {
+		e.Delivered = s.delivered()
+	}
+	if s.next(`,"attempts":`) {
+		e.Attempts = int(s.integer())
+	}
+	if s.next(`,"next":`) {
+		e.Next = s.integer()
+	}
+	if s.next(`,"since":`) {
+		e.Since = s.integer()
+	}
+	if s.next(`,"answer":{`) {
+		e.Answer = s.answer()
 	}
 	s.expect("}")
 	if !s.ok || len(s.data) > 0 || e.fault() != "" {
@@ -61,30 +63,23 @@ type scanner struct {
 	ok   bool
 }
 
-// next takes the character if it is the next one.
-func (s *scanner) next(c byte) bool {
-	if len(s.data) == 0 || s.data[0] != c {
+// next takes the text if it is next.
+func (s *scanner) next(text string) bool {
+	if len(s.data) < len(text) || string(s.data[:len(text)]) != text {
 		return false
 	}
-	s.data = s.data[1:]
+	s.data = s.data[len(text):]
 	return true
 }
 
 // expect takes the text, which must be next.
 func (s *scanner) expect(text string) {
-	if len(s.data) < len(text) || string(s.data[:len(text)]) != text {
-		s.ok, s.data = false, nil
-		return
+	if !s.next(text) {
+		s.fail()
 	}
-	s.data = s.data[len(text):]
 }
 
-// name takes a member's name and the colon behind it.
-func (s *scanner) name() []byte {
-	name := s.text()
-	s.expect(":")
-	return name
-}
+func (s *scanner) fail() { s.ok, s.data = false, nil }
 
 // text takes a string without escapes and of ASCII alone.
 func (s *scanner) text() []byte {
@@ -96,11 +91,11 @@ func (s *scanner) text() []byte {
 			s.data = s.data[i+1:]
 			return text
 		case c < 0x20 || c >= 0x7f || c == '\\':
-			s.ok, s.data = false, nil
+			s.fail()
 			return nil
 		}
 	}
-	s.ok, s.data = false, nil
+	s.fail()
 	return nil
 }
 
@@ -115,7 +110,7 @@ func (s *scanner) unsigned() uint64 {
 		n = n*10 + uint64(s.data[i]-'0')
 	}
 	if i == 0 || i > 1 && s.data[0] == '0' {
-		s.ok, s.data = false, nil
+		s.fail()
 		return 0
 	}
 	s.data = s.data[i:]
@@ -124,7 +119,7 @@ func (s *scanner) unsigned() uint64 {
 
 // integer takes a whole number with its sign.
 func (s *scanner) integer() int64 {
-	negative := s.next('-')
+	negative := s.next("-")
 	n := s.unsigned()
 	if n > math.MaxInt64 {
 		s.ok = false
@@ -155,45 +150,40 @@ func (s *scanner) digest() uint64 {
 	return n
 }
 
-// members takes an object whose members read takes, by name.
-func (s *scanner) members(read func(name []byte)) {
-	s.expect("{")
-	for more := s.ok; more && s.ok; more = s.next(',') {
-		read(s.name())
+// figure takes what a figure and a delivered value begin with.
+func (s *scanner) figure() (v Version, value Value) {
+	s.expect(`"t":`)
+	v.Time = s.integer()
+	s.expect(`,"a":`)
+	v.Arrival = s.unsigned()
+	if s.next(`,"u":`) {
+		value.Units = s.integer()
 	}
-	s.expect("}")
+	if s.next(`,"p":`) {
+		value.Properties = string(s.text())
+	}
+	return v, value
 }
-
-func (s *scanner) unknown() { s.ok, s.data = false, nil }
 
 func (s *scanner) seen() []Seen {
 	var room [minSeen + 2]Seen
 	all := room[:0]
-	s.expect("[")
-	for more := true; more && s.ok; more = s.next(',') {
+	for more := s.ok; more && s.ok; more = s.next(",") {
 		var f Seen
-		s.members(func(name []byte) {
-			switch string(name) {
-			case "t":
-				f.Time = s.integer()
-			case "a":
-				f.Arrival = s.unsigned()
-			case "u":
-				f.Value.Units = s.integer()
-			case "p":
-				f.Value.Properties = string(s.text())
-			case "e":
-				f.Event = s.digest()
-			case "d":
-				f.Disposition = intern(packedDispositions, s.text())
-			case "b":
-				f.Backfill = s.digest()
-			case "w":
-				f.Waits = Wait(s.unsigned()) //nolint:gosec // of three
-			default:
-				s.unknown()
-			}
-		})
+		s.expect("{")
+		f.Version, f.Value = s.figure()
+		s.expect(`,"e":`)
+		f.Event = s.digest()
+		if s.next(`,"d":`) {
+			f.Disposition = intern(packedDispositions, s.text())
+		}
+		if s.next(`,"b":`) {
+			f.Backfill = s.digest()
+		}
+		if s.next(`,"w":`) {
+			f.Waits = Wait(s.unsigned()) //nolint:gosec // of three
+		}
+		s.expect("}")
 		all = append(all, f)
 	}
 	s.expect("]")
@@ -201,44 +191,30 @@ func (s *scanner) seen() []Seen {
 }
 
 func (s *scanner) delivered() (d Delivered) {
-	s.members(func(name []byte) {
-		switch string(name) {
-		case "t":
-			d.Time = s.integer()
-		case "a":
-			d.Arrival = s.unsigned()
-		case "u":
-			d.Value.Units = s.integer()
-		case "p":
-			d.Value.Properties = string(s.text())
-		case "at":
-			d.At = s.integer()
-		case "r":
-			d.RequestID = string(s.text())
-		case "g":
-			d.Generation = int(s.integer())
-		case "nb":
-			s.expect("true")
-			d.Unbuilt = true
-		default:
-			s.unknown()
-		}
-	})
+	d.Version, d.Value = s.figure()
+	if s.next(`,"at":`) {
+		d.At = s.integer()
+	}
+	if s.next(`,"r":`) {
+		d.RequestID = string(s.text())
+	}
+	if s.next(`,"g":`) {
+		d.Generation = int(s.integer())
+	}
+	d.Unbuilt = s.next(`,"nb":true`)
+	s.expect("}")
 	return d
 }
 
 func (s *scanner) answer() (a Answer) {
-	s.members(func(name []byte) {
-		switch string(name) {
-		case "at":
-			a.At = s.integer()
-		case "s":
-			a.Status = int(s.integer())
-		case "m":
-			a.Message = string(s.text())
-		default:
-			s.unknown()
-		}
-	})
+	s.expect(`"at":`)
+	a.At = s.integer()
+	if s.next(`,"s":`) {
+		a.Status = int(s.integer())
+	}
+	if s.next(`,"m":`) {
+		a.Message = string(s.text())
+	}
+	s.expect("}")
 	return a
 }
