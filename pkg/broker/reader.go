@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	readMessages = 2000
+	readMessages = 1000
 	readBytes    = 2 * maxEvent
 	// readIdle is after how long without a message a finite read asks again
 	// where the end is: the message that was the end may have been deleted.
