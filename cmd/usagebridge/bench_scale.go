@@ -132,6 +132,9 @@ func (b *bench) takeOver(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(started)
+	rest := time.NewTimer(3 * tidyEvery) // until it has given back what reading left behind
+	defer rest.Stop()
+	<-rest.C
 	resident, err := w.read(ctx, "process_resident_memory_bytes")
 	if err != nil {
 		return err

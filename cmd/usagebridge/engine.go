@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -208,6 +209,7 @@ func (e *engine) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return e.app.broker.AnswerLanes(ctx, e.describeLane) })
 	group.Go(func() error { return e.replays(ctx) })
+	group.Go(func() error { tidyAfterTakeOver(ctx, e.worker.Keys, debug.FreeOSMemory); return nil })
 	if statuses != nil {
 		group.Go(func() error { return statuses.run(ctx) })
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"time"
 )
 
 // How much garbage may lie beside what is in use before it is collected. The
@@ -45,4 +47,31 @@ func collectorPercent(live uint64) int {
 	live = max(live, 1<<20)
 	garbage := max(leastGarbage, min(2*live, someGarbage), live/2)
 	return int(min(100*garbage/live, mostPercent)) //nolint:gosec // at most mostPercent
+}
+
+// A worker that took over many keys at once gives back what reading them has
+// left behind. Nothing else would for a long time: it has no reason to collect.
+const (
+	tidyEvery = 2 * time.Second
+	manyKeys  = 100_000 // more than before
+)
+
+// tidyAfterTakeOver does so whenever the number of keys has grown much and grows
+// no longer, until ctx ends.
+func tidyAfterTakeOver(ctx context.Context, keys func() int, tidy func()) {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for tidied, before := 0, 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := keys()
+		if now == before && now >= tidied+manyKeys {
+			tidy()
+			tidied = now
+		}
+		before, tidied = now, min(tidied, now)
+	}
 }

@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+)
 
 func TestGarbageIsBoundedByBytesForASmallHeapAndByShareForALargeOne(t *testing.T) {
 	for _, c := range []struct {
@@ -19,4 +24,23 @@ func TestGarbageIsBoundedByBytesForASmallHeapAndByShareForALargeOne(t *testing.T
 			t.Errorf("with %d bytes in use: got %d%%, want %d%%", c.live, got, c.percent)
 		}
 	}
+}
+
+func TestWhatATakeOverLeavesBehindIsGivenBackOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		course := []int{0, 50_000, 400_000, 900_000, 1_000_000, 1_000_000, 1_000_000, 1_010_000, 1_010_000, 0, 0, 150_000, 150_000, 150_000}
+		ctx, stop := context.WithCancel(t.Context())
+		at, tidied := 0, []int{}
+		tidyAfterTakeOver(ctx, func() int {
+			if at == len(course) {
+				stop()
+				return 0
+			}
+			at++
+			return course[at-1]
+		}, func() { tidied = append(tidied, at-1) })
+		if want := []int{5, 12}; !slices.Equal(tidied, want) {
+			t.Errorf("tidied at looks %v, want %v", tidied, want)
+		}
+	})
 }

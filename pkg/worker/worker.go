@@ -260,6 +260,16 @@ func (w *Worker) Probe(vendor, organization string, accounts ...string) {
 	}
 }
 
+// Keys is how many figures the partitions have that this worker owns.
+func (w *Worker) Keys() (n int) {
+	for _, partitions := range w.owned() {
+		for _, p := range partitions {
+			n += p.table.size()
+		}
+	}
+	return n
+}
+
 // Owns says whether this worker runs the integration's partition.
 func (w *Worker) Owns(vendor, organization string) bool { return w.owner(vendor, organization) != nil }
 
