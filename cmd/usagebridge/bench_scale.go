@@ -46,8 +46,8 @@ func benchEntry(key ledger.Key, n int) ledger.Entry {
 	e := ledger.Entry{Key: key, State: ledger.Synced}
 	for i := range 4 {
 		e.Seen = append(e.Seen, ledger.Seen{
-			Version: ledger.Version{Time: at - int64(i)*int64(time.Hour), Arrival: uint64(1_000_000 - i*100_000 + n)},                               //nolint:gosec // positive
-			Value:   ledger.Value{Units: int64(n%1000+i) * 1_000_000}, Event: uint64(n)*0x9e3779b97f4a7c15 + uint64(i), Disposition: ledger.Applied, //nolint:gosec // a digest
+			Version: ledger.Version{Time: at - int64(i)*int64(time.Hour), Arrival: uint64(1_000_000 - i*100_000 + n)},
+			Value:   ledger.Value{Units: int64(n%1000+i) * 1_000_000}, Event: uint64(n)*0x9e3779b97f4a7c15 + uint64(i), Disposition: ledger.Applied,
 		})
 	}
 	e.Delivered = ledger.Delivered{
@@ -88,7 +88,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.end()
+	defer func() { _ = w.end() }()
 	if err := w.owns(ctx, s.load.Partitions); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (b *bench) takeOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.end()
+	defer func() { _ = w.end() }()
 	if err := w.owns(ctx, s.load.Partitions); err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (s *benchSite) employ(ctx context.Context) (*benchWorker, error) {
 	if err := listener.Close(); err != nil {
 		return nil, err
 	}
-	w := &benchWorker{cmd: exec.CommandContext(ctx, self, "run"), url: "http://" + address + "/metrics"}
+	w := &benchWorker{cmd: exec.CommandContext(ctx, self, "run"), url: "http://" + address + "/metrics"} //nolint:gosec // this very program
 	w.cmd.Args[0] = "usagebridge"
 	w.cmd.Env = append(os.Environ(), envPrefix+"_NATS_URL="+s.config.NATSURL, envPrefix+"_STORE_DIR="+s.config.StoreDir,
 		envPrefix+"_LISTEN="+address, envPrefix+"_WORKER_ID=bench", envPrefix+"_LOG_LEVEL=error")
@@ -198,7 +198,7 @@ func (w *benchWorker) owns(ctx context.Context, partitions int) error {
 
 // read is the sum of the series of a metric.
 func (w *benchWorker) read(ctx context.Context, metric string) (sum float64, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url, http.NoBody)
 	if err != nil {
 		return 0, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
@@ -45,7 +44,7 @@ type benchLoad struct {
 // openBenchSite starts a server on a directory of its own. sync is its
 // sync_interval; 0 is always.
 func openBenchSite(ctx context.Context, dir string, config Config, sync time.Duration, load benchLoad) (*benchSite, error) {
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	server, err := broker.StartEmbedded(broker.EmbeddedConfig{StoreDir: dir, Listen: "127.0.0.1:0", SyncInterval: sync, Logger: log})
 	if err != nil {
 		return nil, err
@@ -76,7 +75,7 @@ func (s *benchSite) name() string { return "bench" + strconv.Itoa(s.vendors) }
 func (l *benchLoad) messages(vendor string, yield func(subject string, data []byte) error) (keys int, err error) {
 	random := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // the same load every time
 	active := cmp.Or(l.Active, l.Keys)
-	zipf := rand.NewZipf(random, 1.1, 8, uint64(active-1)) //nolint:gosec // at least one key
+	zipf := rand.NewZipf(random, 1.1, 8, uint64(active-1))
 	type message struct {
 		subject string
 		data    []byte
@@ -91,7 +90,7 @@ func (l *benchLoad) messages(vendor string, yield func(subject string, data []by
 		} else {
 			key := i
 			if !l.Each {
-				key = int(zipf.Uint64()) * (l.Keys / active) //nolint:gosec // below Keys
+				key = int(zipf.Uint64()) * (l.Keys / active)
 			}
 			seen[key] = struct{}{}
 			e := l.event(vendor, key, i, begun)
@@ -178,6 +177,12 @@ func (s *benchSite) fetchAndAck(ctx context.Context, vendor string) (time.Durati
 	var acked atomic.Int64
 	var failed atomic.Pointer[error]
 	done := make(chan struct{})
+	var consuming []jetstream.ConsumeContext
+	defer func() {
+		for _, c := range consuming {
+			c.Stop()
+		}
+	}()
 	started := time.Now()
 	for p := range s.load.Partitions {
 		consumer, err := js.Consumer(ctx, broker.EventsStream(vendor), "p"+strconv.Itoa(p))
@@ -195,7 +200,7 @@ func (s *benchSite) fetchAndAck(ctx context.Context, vendor string) (time.Durati
 		if err != nil {
 			return 0, err
 		}
-		defer consume.Stop()
+		consuming = append(consuming, consume)
 	}
 	select {
 	case <-done:

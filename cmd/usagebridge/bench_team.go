@@ -278,7 +278,7 @@ func startBenchPartner(ctx context.Context, latency time.Duration) (*benchPartne
 func (p *benchPartner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	if p.latency > 0 {
-		time.Sleep(p.latency)
+		<-time.After(p.latency)
 	}
 	if strings.Contains(r.URL.Path, "count") {
 		p.counts.Add(1)

@@ -134,13 +134,7 @@ func (c *Config) check() []error {
 			errs = append(errs, fmt.Errorf("%s_%s: "+format, append([]any{envPrefix, name}, args...)...))
 		}
 	}
-	for address := range strings.SplitSeq(c.NATSURL, ",") {
-		if address == "" {
-			continue
-		}
-		u, err := url.Parse(address)
-		complain(err != nil || u.Host == "", "NATS_URL", "want an address such as nats://nats.example:4222")
-	}
+	complain(!areAddresses(c.NATSURL), "NATS_URL", "want an address such as nats://nats.example:4222")
 	complain(c.NATSCreds != "" && c.NATSNKey != "", "NATS_NKEY", "%s_NATS_CREDS is set as well: want one of them", envPrefix)
 	complain((c.NATSCert == "") != (c.NATSKey == ""), "NATS_CERT", "want it and %s_NATS_KEY, or none of them", envPrefix)
 	_, _, err := net.SplitHostPort(c.Listen)
@@ -173,6 +167,17 @@ func (c *Config) check() []error {
 	complain(err != nil, "LOG_LEVEL", "%q: want debug, info, warn or error", c.LogLevel)
 	complain(c.LogFormat != "json" && c.LogFormat != "text" && c.LogFormat != "auto", "LOG_FORMAT", "%q: want json, text or auto", c.LogFormat)
 	return errs
+}
+
+// areAddresses says whether the text is addresses of servers, separated by
+// commas, or nothing.
+func areAddresses(text string) bool {
+	for address := range strings.SplitSeq(text, ",") {
+		if u, err := url.Parse(address); address != "" && (err != nil || u.Host == "") {
+			return false
+		}
+	}
+	return true
 }
 
 // limits bound the times of events, the same wherever one is judged.

@@ -46,7 +46,7 @@ func afterCollection(percent int) {
 func collectorPercent(live uint64) int {
 	live = max(live, 1<<20)
 	garbage := max(leastGarbage, min(2*live, someGarbage), live/2)
-	return int(min(100*garbage/live, mostPercent)) //nolint:gosec // at most mostPercent
+	return int(min(100*garbage/live, mostPercent))
 }
 
 // A worker that took over many keys at once gives back what reading them has

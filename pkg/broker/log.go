@@ -22,7 +22,7 @@ func (b *Broker) ReadLog(ctx context.Context, vendor string, subjects []string, 
 	err := b.read(ctx, r, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 		message := stored(m.Subject, m.Header, m.Data)
 		message.Stream, message.Sequence, message.Stored = meta.Stream, meta.Sequence.Stream, meta.Timestamp.UTC()
-		message.Deliveries = int(meta.NumDelivered) //nolint:gosec // as often as it was delivered
+		message.Deliveries = int(meta.NumDelivered)
 		return yield(message)
 	})
 	if err != nil {

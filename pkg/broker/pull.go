@@ -205,7 +205,7 @@ func (p *puller) receive(m *nats.Msg) {
 	case m.Subject != p.reply: // of one that was given up
 		return
 	default:
-		fault, over := verdictOf(m.Header.Get("Status"), m.Header.Get("Description"))
+		over, fault := verdictOf(m.Header.Get("Status"), m.Header.Get("Description"))
 		if !over {
 			signal(p.alive)
 			return
@@ -226,19 +226,19 @@ func (p *puller) receive(m *nats.Msg) {
 
 // verdictOf says what a status means for the pull: whether it has ended, and
 // whether something is wrong.
-func verdictOf(status, description string) (fault error, over bool) {
+func verdictOf(status, description string) (over bool, fault error) {
 	lower := strings.ToLower(description)
 	switch {
 	case status == "100":
-		return nil, false
+		return false, nil
 	case status == "404", status == "408", strings.Contains(lower, "batch completed"), strings.Contains(lower, "exceeds maxbytes"):
-		return nil, true
+		return true, nil
 	case status == "503":
-		return nats.ErrNoResponders, true
+		return true, nats.ErrNoResponders
 	case strings.Contains(lower, "consumer deleted"):
-		return jetstream.ErrConsumerDeleted, true
+		return true, jetstream.ErrConsumerDeleted
 	case status == "400":
-		return fmt.Errorf("%w: %s", jetstream.ErrBadRequest, description), true
+		return true, fmt.Errorf("%w: %s", jetstream.ErrBadRequest, description)
 	}
-	return fmt.Errorf("the server says %s %s", status, description), true
+	return true, fmt.Errorf("the server says %s %s", status, description)
 }

@@ -125,9 +125,9 @@ func (s *scanner) integer() int64 {
 		s.ok = false
 	}
 	if negative {
-		return -int64(n) //nolint:gosec // checked
+		return -int64(n)
 	}
-	return int64(n) //nolint:gosec // checked
+	return int64(n)
 }
 
 // digest takes a hexadecimal number in quotes.
@@ -181,7 +181,7 @@ func (s *scanner) seen() []Seen {
 			f.Backfill = s.digest()
 		}
 		if s.next(`,"w":`) {
-			f.Waits = Wait(s.unsigned()) //nolint:gosec // of three
+			f.Waits = Wait(s.unsigned())
 		}
 		s.expect("}")
 		all = append(all, f)

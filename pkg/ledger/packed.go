@@ -41,12 +41,13 @@ const (
 
 // Pack packs the entry, in scratch, which it grows and gives back for the next.
 func (e *Entry) Pack(scratch []byte) (p Packed, room []byte) {
-	b := append(scratch[:0], byte(1+slices.Index(packedStates, e.State))|byte(1+slices.Index(packedReasons, e.Reason))<<4)
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.Since))        //nolint:gosec // bits
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.Delivered.At)) //nolint:gosec // bits
+	b := scratch[:0]
+	b = append(b, byte(1+slices.Index(packedStates, e.State))|byte(1+slices.Index(packedReasons, e.Reason))<<4)
+	b = binary.LittleEndian.AppendUint64(b, uint64(e.Since))
+	b = binary.LittleEndian.AppendUint64(b, uint64(e.Delivered.At))
 	at, flags := e.packedFlags()
 	b = append(b, flags)
-	b = binary.AppendUvarint(b, uint64(e.Delivered.Generation)) //nolint:gosec // never negative
+	b = binary.AppendUvarint(b, uint64(e.Delivered.Generation))
 	b = binary.AppendUvarint(b, e.Revision)
 	b = binary.AppendUvarint(b, uint64(len(e.Seen)))
 	var before Version
@@ -72,7 +73,7 @@ func (e *Entry) Pack(scratch []byte) (p Packed, room []byte) {
 	}
 	if d := &e.Delivered; d.At != 0 {
 		if flags&packedKnown != 0 {
-			b = binary.AppendUvarint(b, uint64(at)) //nolint:gosec // an index
+			b = binary.AppendUvarint(b, uint64(at))
 		} else {
 			b = packVersion(b, d.Version, before)
 			b = binary.AppendVarint(b, d.Value.Units)
@@ -143,7 +144,7 @@ func isUUID(text string) bool {
 
 func packVersion(b []byte, v, before Version) []byte {
 	b = binary.AppendVarint(b, v.Time-before.Time)
-	return binary.AppendVarint(b, int64(v.Arrival-before.Arrival)) //nolint:gosec // wraps, and back
+	return binary.AppendVarint(b, int64(v.Arrival-before.Arrival))
 }
 
 func packText(b []byte, text string) []byte {
@@ -155,11 +156,11 @@ func packText(b []byte, text string) []byte {
 func (p Packed) State() State { return nth(packedStates, p[0]&15) }
 
 // Since is the entry's Since.
-func (p Packed) Since() int64 { return int64(p.fixed(packedSince)) } //nolint:gosec // bits
+func (p Packed) Since() int64 { return int64(p.fixed(packedSince)) }
 
 // DeliveredAt is when the partner last took a value, nanoseconds since 1970
 // UTC; 0: never.
-func (p Packed) DeliveredAt() int64 { return int64(p.fixed(packedAt)) } //nolint:gosec // bits
+func (p Packed) DeliveredAt() int64 { return int64(p.fixed(packedAt)) }
 
 // Unbuilt says that the partner took the last value without a rebuild.
 func (p Packed) Unbuilt() bool { return p[packedFlags]&packedUnbuilt != 0 }
@@ -167,7 +168,7 @@ func (p Packed) Unbuilt() bool { return p[packedFlags]&packedUnbuilt != 0 }
 // PostedIn is the entry's PostedIn.
 func (p Packed) PostedIn(generation int) bool {
 	r := packedReader{text: string(p[packedRest:])}
-	return p.DeliveredAt() != 0 && int(r.unsigned()) >= generation //nolint:gosec // as it was packed
+	return p.DeliveredAt() != 0 && int(r.unsigned()) >= generation
 }
 
 func (p Packed) fixed(at int) uint64 {
@@ -189,7 +190,7 @@ func (p Packed) Unpack(key Key) Entry {
 	r := packedReader{text: string(p[packedRest:])}
 	e := Entry{Key: key, State: p.State(), Reason: nth(packedReasons, p[0]>>4), Since: p.Since()}
 	e.Delivered.At, e.Delivered.Unbuilt = p.DeliveredAt(), p.Unbuilt()
-	e.Delivered.Generation = int(r.unsigned()) //nolint:gosec // as it was packed
+	e.Delivered.Generation = int(r.unsigned())
 	e.Revision = r.unsigned()
 	e.Seen = make([]Seen, r.unsigned())
 	var before Version
@@ -269,11 +270,11 @@ func (r *packedReader) unsigned() uint64 {
 
 func (r *packedReader) signed() int64 {
 	n := r.unsigned()
-	return int64(n>>1) ^ -int64(n&1) //nolint:gosec // zigzag, as encoding/binary has it
+	return int64(n>>1) ^ -int64(n&1)
 }
 
 func (r *packedReader) version(before Version) Version {
-	return Version{Time: before.Time + r.signed(), Arrival: before.Arrival + uint64(r.signed())} //nolint:gosec // wraps back
+	return Version{Time: before.Time + r.signed(), Arrival: before.Arrival + uint64(r.signed())}
 }
 
 func (r *packedReader) string() string {

@@ -16,7 +16,7 @@ type spot struct {
 // kindBits is how many bits of spot.what are the kind.
 const kindBits = 3
 
-func (s spot) kind() ledger.Kind { return ledger.Kind(s.what & (1<<kindBits - 1)) } //nolint:gosec // of five
+func (s spot) kind() ledger.Kind { return ledger.Kind(s.what & (1<<kindBits - 1)) }
 
 // names gives the ids of a partition numbers, so that a million keys do not
 // keep three texts each. A number is never given back: there are no more ids
@@ -65,7 +65,7 @@ func (n *names) add(key ledger.Key) spot {
 	number, known := n.holders[string(text)]
 	if !known {
 		whole := string(text)
-		number = uint32(len(n.held)) //nolint:gosec // memory ends long before
+		number = uint32(len(n.held))
 		n.holders[whole] = number
 		n.held = append(n.held, holder{account: whole[len(whole)-len(key.Account):], organization: n.number(key.Organization)})
 	}
@@ -75,8 +75,8 @@ func (n *names) add(key ledger.Key) spot {
 func (n *names) number(id string) uint32 {
 	number, known := n.numbers[id]
 	if !known {
-		id = strings.Clone(id)        // it may be a piece of a larger text
-		number = uint32(len(n.texts)) //nolint:gosec // memory ends long before
+		id = strings.Clone(id) // it may be a piece of a larger text
+		number = uint32(len(n.texts))
 		n.numbers[id] = number
 		n.texts = append(n.texts, id)
 	}

@@ -15,12 +15,12 @@ func tableEntry(n int) ledger.Entry {
 	at := time.Unix(1_800_000_000, 0).UnixNano()
 	e := ledger.Entry{
 		Key:   ledger.CountKey(fmt.Sprintf("msp-%04d", n/10_000), fmt.Sprintf("account-%05d", n%10_000/10), fmt.Sprintf("service-%02d", n%10)),
-		State: ledger.Synced, Revision: uint64(n + 1), //nolint:gosec // positive
+		State: ledger.Synced, Revision: uint64(n + 1),
 	}
 	for i := range 4 {
 		e.Seen = append(e.Seen, ledger.Seen{
-			Version: ledger.Version{Time: at - int64(i)*int64(time.Hour), Arrival: uint64(1_000_000 - i*100_000 + n)},                               //nolint:gosec // positive
-			Value:   ledger.Value{Units: int64(n%1000+i) * 1_000_000}, Event: uint64(n)*0x9e3779b97f4a7c15 + uint64(i), Disposition: ledger.Applied, //nolint:gosec // a digest
+			Version: ledger.Version{Time: at - int64(i)*int64(time.Hour), Arrival: uint64(1_000_000 - i*100_000 + n)},
+			Value:   ledger.Value{Units: int64(n%1000+i) * 1_000_000}, Event: uint64(n)*0x9e3779b97f4a7c15 + uint64(i), Disposition: ledger.Applied,
 		})
 	}
 	e.Delivered = ledger.Delivered{
