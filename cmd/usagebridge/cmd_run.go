@@ -101,12 +101,9 @@ func (c *cli) serve(ctx context.Context, config Config, prepare func(context.Con
 			return err
 		}
 		defer undo()
-	} else if err := a.waitForSetup(ctx); err != nil {
-		return err
 	}
-	registry := newRegistry()
 	paceCollector()
-	e, err := newEngine(ctx, a, registry)
+	e, registry, err := a.engineOnceUp(ctx)
 	if err != nil {
 		return err
 	}

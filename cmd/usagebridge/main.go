@@ -86,6 +86,7 @@ environment: see "usagebridge config".`,
 		c.doctorCommand(),
 		c.configCommand(),
 		c.benchCommand(),
+		c.capacityCommand(),
 		c.versionCommand(),
 	)
 	checkArguments(root)

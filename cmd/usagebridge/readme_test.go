@@ -67,7 +67,7 @@ func replaceBetween(t *testing.T, text, part, content string) string {
 	before, rest, found := strings.Cut(text, begin)
 	_, after, closed := strings.Cut(rest, end)
 	if !found || !closed {
-		t.Fatalf("deploy/reference.md has no part between %q and %q", begin, end)
+		t.Fatalf("the document has no part between %q and %q", begin, end)
 	}
 	return before + begin + content + end + after
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -158,6 +160,38 @@ func (a *app) waitForSetup(ctx context.Context) error {
 		case <-time.After(setupPoll):
 		}
 	}
+}
+
+// engineOnceUp makes the engine when everything is set up and NATS answers: a
+// worker may well be started while a cluster elects its leaders.
+func (a *app) engineOnceUp(ctx context.Context) (*engine, *prometheus.Registry, error) {
+	for {
+		registry := newRegistry() // one that was half made cannot be used again
+		var e *engine
+		err := a.waitForSetup(ctx)
+		if err == nil {
+			e, err = newEngine(ctx, a, registry)
+		}
+		if err == nil || ctx.Err() != nil || !passing(err) {
+			return e, registry, err
+		}
+		a.log.Warn("NATS does not answer, trying again", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("wait for NATS: %w", ctx.Err())
+		case <-time.After(setupPoll):
+		}
+	}
+}
+
+// passing says whether an error of NATS passes by itself.
+func passing(err error) bool {
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return false
+	}
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.Code == http.StatusServiceUnavailable ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
 }
 
 // setUp says whether `usagebridge init` has made everything that a worker needs.

@@ -304,6 +304,9 @@ func settleOne(w *work, e *ledger.Entry, o *delivery.Outcome, generation int) (n
 	case delivery.HoldKey:
 		return e.Hold(o.Verdict.Hold, answer), true
 	case delivery.Dead:
+		if e.State == ledger.Failed && e.Answer == answer {
+			return *e, false // stored when the cycle was tried before
+		}
 		return e.Fail(o.Task.Figure, answer), true
 	case delivery.HoldLane, delivery.Wait, delivery.Unanswered, delivery.Split, delivery.NotCounted:
 	}

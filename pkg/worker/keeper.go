@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ type keptLease struct {
 	lost   func(error) // called once, when the lease is lost or about to end
 	log    *slog.Logger
 
-	using sync.Mutex // a Lease serves one goroutine at a time
+	using chan struct{} // has one token: a Lease serves one goroutine at a time
 	lease Lease
 	over  bool // dropped or lost
 }
@@ -35,7 +36,7 @@ func newKeeper(every time.Duration) *keeper {
 
 // keep renews the lease from now on.
 func (k *keeper) keep(l Lease, t *tenure, lost func(error), log *slog.Logger) *keptLease {
-	kept := &keptLease{keeper: k, tenure: t, lost: lost, log: log, lease: l}
+	kept := &keptLease{keeper: k, tenure: t, lost: lost, log: log, using: make(chan struct{}, 1), lease: l}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.leases[kept] = struct{}{}
@@ -72,8 +73,8 @@ func (k *keeper) all() []*keptLease {
 
 // renew tries once. One attempt must not use up the time of the next.
 func (l *keptLease) renew(ctx context.Context) {
-	l.using.Lock()
-	defer l.using.Unlock()
+	l.using <- struct{}{}
+	defer l.leave()
 	if l.over {
 		return
 	}
@@ -97,15 +98,20 @@ func (l *keptLease) renew(ctx context.Context) {
 
 // drop ends the renewals; the lease then ends by itself unless it is given back.
 func (l *keptLease) drop() {
-	l.using.Lock()
-	defer l.using.Unlock()
+	l.using <- struct{}{}
+	defer l.leave()
 	l.forget()
 }
 
-// release ends the renewals and gives the lease back.
+// release ends the renewals and gives the lease back, unless a renewal takes
+// longer than ctx lasts.
 func (l *keptLease) release(ctx context.Context) error {
-	l.using.Lock()
-	defer l.using.Unlock()
+	select {
+	case l.using <- struct{}{}:
+		defer l.leave()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for its renewal: %w", ctx.Err())
+	}
 	if l.over {
 		return nil
 	}
@@ -113,7 +119,9 @@ func (l *keptLease) release(ctx context.Context) error {
 	return l.lease.Release(ctx)
 }
 
-// forget is called with the lock held.
+func (l *keptLease) leave() { <-l.using }
+
+// forget is called while nobody else uses the lease.
 func (l *keptLease) forget() {
 	l.over = true
 	l.keeper.mu.Lock()

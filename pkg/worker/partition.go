@@ -477,6 +477,7 @@ func (p *partition) cycle(ctx context.Context, source Source, batch []event.Mess
 		err := p.record(ctx, w, &done)
 		if err == nil {
 			folded := batch[:w.messages]
+			w.woken = append(w.woken, done.tried...)
 			p.commit(w, outcomes)
 			p.acknowledge(ctx, source, folded)
 			p.config.Metrics.folded(p.vendor.name, len(folded), w, time.Since(started))
@@ -491,6 +492,7 @@ func (p *partition) cycle(ctx context.Context, source Source, batch []event.Mess
 			break
 		}
 		p.config.Metrics.conflicts.WithLabelValues(p.vendor.name).Inc()
+		done.attempted(w)
 		p.log.Warn("ledger not written, folding again on what is stored", "err", err)
 		pause(ctx, wait.NextBackOff())
 		if err := p.reload(ctx, w); err != nil && ctx.Err() == nil {
@@ -505,6 +507,18 @@ func (p *partition) cycle(ctx context.Context, source Source, batch []event.Mess
 type progress struct {
 	calls     bool
 	originals map[uint64]event.Message // read again for dead letters, by sequence
+	// tried has the figures of attempts that failed and may yet have stored
+	// them: the next attempt finds nothing left to change, and still their lanes
+	// must hear of them.
+	tried []ledger.Key
+}
+
+func (d *progress) attempted(w *work) {
+	for key := range w.changed {
+		if key.Kind.Figure() {
+			d.tried = append(d.tried, key)
+		}
+	}
 }
 
 var errOverdue = errors.New("the lease was not renewed in time, the partition may be another worker's")
