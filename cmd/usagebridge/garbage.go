@@ -15,7 +15,7 @@ import (
 // for one that keeps a million keys.
 const (
 	leastGarbage = 64 << 20
-	someGarbage  = 96 << 20 // up to which there may be twice of what is in use
+	someGarbage  = 128 << 20 // up to which there may be twice of what is in use
 	mostPercent  = 1000
 )
 

@@ -15,9 +15,9 @@ func TestGarbageIsBoundedByBytesForASmallHeapAndByShareForALargeOne(t *testing.T
 		{0, mostPercent},
 		{4 << 20, mostPercent},
 		{16 << 20, 400},
-		{48 << 20, 200},
-		{96 << 20, 100},
-		{192 << 20, 50},
+		{64 << 20, 200},
+		{128 << 20, 100},
+		{256 << 20, 50},
 		{4 << 30, 50},
 	} {
 		if got := collectorPercent(c.live); got != c.percent {

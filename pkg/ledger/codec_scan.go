@@ -99,17 +99,22 @@ func (s *scanner) text() []byte {
 	return nil
 }
 
-// unsigned takes a whole number.
+// mostDigits is how many digits surely fit into 64 bits.
+const mostDigits = 19
+
+// unsigned takes a whole number of at most that many digits; a longer one is
+// left to others.
 func (s *scanner) unsigned() uint64 {
 	var n uint64
 	i := 0
-	for ; i < len(s.data) && s.data[i] >= '0' && s.data[i] <= '9'; i++ {
-		if n > (math.MaxUint64-9)/10 {
-			s.ok = false // perhaps too large: no matter for a fast path
+	for ; i < len(s.data); i++ {
+		digit := s.data[i] - '0'
+		if digit > 9 {
+			break
 		}
-		n = n*10 + uint64(s.data[i]-'0')
+		n = n*10 + uint64(digit)
 	}
-	if i == 0 || i > 1 && s.data[0] == '0' {
+	if i == 0 || i > mostDigits || i > 1 && s.data[0] == '0' {
 		s.fail()
 		return 0
 	}

@@ -79,9 +79,9 @@ func (e *Entry) Pack(scratch []byte) (p Packed, room []byte) {
 			b = binary.AppendVarint(b, d.Value.Units)
 			b = packText(b, d.Value.Properties)
 		}
-		if flags&packedUUID != 0 {
-			id, _ := uuid.Parse(d.RequestID)
-			b = append(b, id[:]...)
+		var short bool
+		if b, short = packUUID(b, d.RequestID); short {
+			b[packedFlags] |= packedUUID
 		} else {
 			b = packText(b, d.RequestID)
 		}
@@ -127,19 +127,41 @@ func (e *Entry) packedFlags() (delivered int, flags byte) {
 	if e.Attempts != 0 || e.Next != 0 {
 		flags |= packedRetries
 	}
-	if isUUID(e.Delivered.RequestID) {
-		flags |= packedUUID
-	}
 	return delivered, flags
 }
 
-// isUUID says whether the text is what a UUID comes back as.
-func isUUID(text string) bool {
-	if len(text) != len("00000000-0000-0000-0000-000000000000") {
-		return false
+// packUUID appends the 16 bytes of a UUID. It is not ok for a text that would not
+// come back as it is, such as one in capitals.
+func packUUID(b []byte, text string) (packed []byte, ok bool) {
+	const form = "00000000-0000-0000-0000-000000000000"
+	if len(text) != len(form) {
+		return b, false
 	}
-	id, err := uuid.Parse(text)
-	return err == nil && id.String() == text
+	n, high := len(b), true
+	for i := range len(form) {
+		c := text[i]
+		var digit byte
+		switch {
+		case form[i] == '-':
+			if c != '-' {
+				return b[:n], false
+			}
+			continue
+		case c >= '0' && c <= '9':
+			digit = c - '0'
+		case c >= 'a' && c <= 'f':
+			digit = c - 'a' + 10
+		default:
+			return b[:n], false
+		}
+		if high {
+			b = append(b, digit<<4)
+		} else {
+			b[len(b)-1] |= digit
+		}
+		high = !high
+	}
+	return b, true
 }
 
 func packVersion(b []byte, v, before Version) []byte {
