@@ -41,38 +41,52 @@ func LedgerKey(partition int, k ledger.Key) string {
 
 // ParseLedgerKey reads what LedgerKey writes.
 func ParseLedgerKey(key string) (partition int, k ledger.Key, err error) {
-	t := strings.Split(key, ".")
-	if len(t) < 3 {
-		return 0, k, fmt.Errorf("ledger key %q has %d tokens: want {partition}.{organization}.{kind}.{id}…", key, len(t))
+	var t [6]string // one more than any key has
+	n := 0
+	for rest, more := key, true; more && n < len(t); n++ {
+		t[n], rest, more = strings.Cut(rest, ".")
+	}
+	if n < 3 {
+		return 0, k, fmt.Errorf("ledger key %q has %d tokens: want {partition}.{organization}.{kind}.{id}…", key, n)
 	}
 	if partition, err = strconv.Atoi(t[0]); err != nil || partition < 0 {
 		return 0, k, fmt.Errorf("ledger key %q: partition %q is no number", key, t[0])
 	}
-	var targets []*string
+	want := 4
 	switch t[2] {
 	case ledger.Count.String():
-		k.Kind, targets = ledger.Count, []*string{&k.Account, &k.Service}
+		k.Kind, want = ledger.Count, 5
 	case ledger.Account.String():
-		k.Kind, targets = ledger.Account, []*string{&k.Account}
+		k.Kind = ledger.Account
 	case ledger.Service.String():
-		k.Kind, targets = ledger.Service, []*string{&k.Service}
+		k.Kind = ledger.Service
 	case ledger.Backfill.String():
-		k.Kind, targets = ledger.Backfill, []*string{&k.Service}
+		k.Kind = ledger.Backfill
 	case ledger.Scope.String():
-		if k.Kind = ledger.Scope; len(t) > 3 {
-			targets = []*string{&k.Account}
-		}
+		k.Kind, want = ledger.Scope, min(n, 4) // of the whole organization, or of an account
 	default:
 		return 0, k, fmt.Errorf("ledger key %q: kind %q is not account, service, count, scope or backfill", key, t[2])
 	}
-	if len(t) != 3+len(targets) {
-		return 0, k, fmt.Errorf("ledger key %q has %d tokens: the key of a %s has %d", key, len(t), t[2], 3+len(targets))
+	if n != want {
+		return 0, k, fmt.Errorf("ledger key %q has %d tokens: the key of a %s has %d", key, strings.Count(key, ".")+1, t[2], want)
 	}
-	ids := append([]string{t[1]}, t[3:]...)
-	for i, target := range append([]*string{&k.Organization}, targets...) {
-		if *target, err = event.Unescape(ids[i]); err != nil {
-			return 0, k, fmt.Errorf("ledger key %q: %w", key, err)
+	read := func(id *string, token string) {
+		if err == nil {
+			*id, err = event.Unescape(token)
 		}
+	}
+	read(&k.Organization, t[1])
+	switch {
+	case k.Kind == ledger.Service || k.Kind == ledger.Backfill:
+		read(&k.Service, t[3])
+	case n > 3:
+		read(&k.Account, t[3])
+	}
+	if k.Kind == ledger.Count {
+		read(&k.Service, t[4])
+	}
+	if err != nil {
+		return 0, k, fmt.Errorf("ledger key %q: %w", key, err)
 	}
 	return partition, k, nil
 }

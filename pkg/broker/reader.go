@@ -47,6 +47,7 @@ type reading struct {
 	// end. Each subject is then yielded once, as it was at some time of the
 	// reading.
 	keys bool
+	once *once // with keys: who has been yielded
 }
 
 // reader is one temporary consumer on the server. Unlike the client's ordered
@@ -61,6 +62,7 @@ type reader struct {
 	ctx      context.Context // the reader's own life, ended by close or by a disconnect
 	cancel   context.CancelCauseFunc
 	received uint64
+	pending  uint64      // messages when it was opened
 	idle     int         // how often no message came, one time after the other
 	batch    []*nats.Msg // being given out
 
@@ -82,7 +84,7 @@ func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
 		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
 	}
 	open := &reader{
-		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
+		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, pending: consumer.CachedInfo().NumPending, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
 		status: b.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED),
 	}
 	if open.puller, err = b.newPuller(r.stream, open.name, readBytes); err != nil {
@@ -240,7 +242,8 @@ func interrupted(err error) bool { return errors.Is(err, errDisconnected) || err
 // on where it was when the connection was lost in between.
 func (b *Broker) read(ctx context.Context, r reading, yield func(*nats.Msg, *nats.MsgMetadata) error) error {
 	if r.keys {
-		yield = onceEach(yield)
+		r.once = &once{seed: maphash.MakeSeed(), yield: yield}
+		yield = r.once.take
 	}
 	end, err := b.end(ctx, r)
 	for err == nil && r.after < end {
@@ -255,18 +258,31 @@ func (b *Broker) read(ctx context.Context, r reading, yield func(*nats.Msg, *nat
 	return err
 }
 
-// onceEach yields the first message of each subject. Subjects are told apart by
-// a hash of 64 bits: a million of them must not cost a hundred megabytes.
-func onceEach(yield func(*nats.Msg, *nats.MsgMetadata) error) func(*nats.Msg, *nats.MsgMetadata) error {
-	seed, seen := maphash.MakeSeed(), map[uint64]struct{}{}
-	return func(m *nats.Msg, meta *nats.MsgMetadata) error {
-		hash := maphash.String(seed, m.Subject)
-		if _, known := seen[hash]; known {
-			return nil
-		}
-		seen[hash] = struct{}{}
-		return yield(m, meta)
+// once yields the first message of each subject. Subjects are told apart by a
+// hash of 64 bits: a million of them must not cost a hundred megabytes.
+type once struct {
+	seed  maphash.Seed
+	seen  map[uint64]struct{}
+	yield func(*nats.Msg, *nats.MsgMetadata) error
+}
+
+// expect makes room for so many subjects.
+func (o *once) expect(subjects uint64) {
+	if o.seen == nil {
+		o.seen = make(map[uint64]struct{}, min(subjects, maxExpected))
 	}
+}
+
+// maxExpected bounds the room that is made beforehand.
+const maxExpected = 1 << 20
+
+func (o *once) take(m *nats.Msg, meta *nats.MsgMetadata) error {
+	hash := maphash.String(o.seed, m.Subject)
+	before := len(o.seen)
+	if o.seen[hash] = struct{}{}; len(o.seen) == before {
+		return nil
+	}
+	return o.yield(m, meta)
 }
 
 // maxChase is how often the end of a bucket is looked for again after it was
@@ -298,6 +314,9 @@ func (b *Broker) readOnce(ctx context.Context, r reading, end uint64, yield func
 		return r.after, err
 	}
 	defer open.close()
+	if r.once != nil {
+		r.once.expect(open.pending)
+	}
 	chased := 0
 	for at := r.after; ; {
 		m, meta, err := open.next(readIdle)

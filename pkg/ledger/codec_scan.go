@@ -1,9 +1,6 @@
 package ledger
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // scanEntry reads what AppendEntry writes of a figure, member by member in that
 // order, in a tenth of the time that encoding/json takes: a worker that takes
@@ -171,8 +168,7 @@ func (s *scanner) figure() (v Version, value Value) {
 }
 
 func (s *scanner) seen() []Seen {
-	var room [minSeen + 2]Seen
-	all := room[:0]
+	all := make([]Seen, 0, minSeen)
 	for more := s.ok; more && s.ok; more = s.next(",") {
 		var f Seen
 		s.expect("{")
@@ -192,7 +188,7 @@ func (s *scanner) seen() []Seen {
 		all = append(all, f)
 	}
 	s.expect("]")
-	return slices.Clone(all)
+	return all
 }
 
 func (s *scanner) delivered() (d Delivered) {
