@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,7 +207,7 @@ func (b *Broker) inspectPartitions(ctx context.Context, v Vendor, leases time.Du
 // long as leases live, and nothing but that is set anew.
 func consumerDrift(is, want jetstream.ConsumerConfig, leases time.Duration) []Difference {
 	var all []Difference
-	if want.AckWait = cmp.Or(leases, want.AckWait); is.AckWait != want.AckWait {
+	if want.AckWait = ackWait(leases); is.AckWait != want.AckWait {
 		all = append(all, Difference{Text: fmt.Sprintf("%s: ack_wait is %v, want %v", want.Durable, is.AckWait, want.AckWait), Mendable: true})
 		is.AckWait = want.AckWait
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,14 +46,15 @@ type puller struct {
 	stop  chan struct{} // no more pulls
 	ended chan struct{} // nothing will come any more
 
-	mu    sync.Mutex
-	reply string // address of the present pull
-	pulls int
-	batch int // messages that it asks for
-	got   int // that it has had
-	fault error
-	over  chan struct{} // the present pull has ended
-	alive chan struct{} // there was a heartbeat
+	mu        sync.Mutex
+	reply     string // address of the present pull
+	pulls     int
+	batch     int // messages that it asks for
+	bytesLeft int // that it may still have: when none are left the server says nothing
+	got       int // that it has had
+	fault     error
+	over      chan struct{} // the present pull has ended
+	alive     chan struct{} // there was a heartbeat
 }
 
 // pull is the request, as the server has it.
@@ -113,7 +115,7 @@ const leaveTimeout = 2 * time.Second
 // leave ends the subscription. What the server has sent by then still comes:
 // dropped, it would come again only after the acknowledgement timeout.
 func (p *puller) leave() {
-	if p.reading {
+	if p.reading || !p.broker.conn.IsConnected() {
 		_ = p.sub.Unsubscribe() // a closed connection has no subscriptions
 		return
 	}
@@ -140,7 +142,7 @@ func (p *puller) pull(request pull, status <-chan nats.Status) (got int, err err
 	if err != nil {
 		return 0, fmt.Errorf("ask for messages: %w", err)
 	}
-	if err := p.broker.conn.PublishRequest(p.subject, p.begin(request.Batch), data); err != nil {
+	if err := p.broker.conn.PublishRequest(p.subject, p.begin(request), data); err != nil {
 		return 0, fmt.Errorf("ask for messages: %w", err)
 	}
 	stop, patience := p.stop, 2*request.Heartbeat
@@ -168,13 +170,16 @@ func (p *puller) pull(request pull, status <-chan nats.Status) (got int, err err
 	}
 }
 
-// begin gives the address of a new pull of so many messages.
-func (p *puller) begin(batch int) (reply string) {
+// begin gives the address of a new pull.
+func (p *puller) begin(request pull) (reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pulls++
 	p.reply = p.inbox + "." + strconv.Itoa(p.pulls)
-	p.batch, p.got, p.fault = batch, 0, nil
+	p.batch, p.got, p.fault = request.Batch, 0, nil
+	if p.bytesLeft = request.MaxBytes; request.MaxBytes == 0 {
+		p.bytesLeft = math.MaxInt
+	}
 	for _, c := range []chan struct{}{p.over, p.alive} {
 		select {
 		case <-c:
@@ -202,6 +207,9 @@ func (p *puller) receive(m *nats.Msg) {
 	switch {
 	case !word:
 		p.got++
+		if p.bytesLeft -= m.Size(); p.bytesLeft <= 0 {
+			p.batch = p.got
+		}
 	case m.Subject != p.reply: // of one that was given up
 		return
 	default:

@@ -162,6 +162,13 @@ func (s *Source) fail(err error) {
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNoPulse) {
 		ctx, cancel := limited(context.Background())
 		defer cancel()
+		go func() { // a source that ends does not wait for it
+			select {
+			case <-s.puller.stop:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
 		if _, gone := s.consumer.Info(ctx); errors.Is(gone, jetstream.ErrConsumerNotFound) {
 			err, final = gone, true
 		}

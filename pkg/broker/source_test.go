@@ -251,6 +251,28 @@ func TestWhatIsOnTheWayToAPullThatIsGivenUpIsTaken(t *testing.T) {
 	}
 }
 
+// Regression: the server says nothing when a pull has used up its bytes to the
+// last one.
+func TestAPullThatUsesUpItsBytesIsOver(t *testing.T) {
+	b := open(t, 1)
+	publishCounts(t, b, "o", 9)
+	p, err := b.newPuller(EventsStream("acme"), consumerName(0), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.leave()
+	var size int
+	p.take = func(m *nats.Msg) { size = len(m.Subject) + len(m.Reply) + len(m.Data) }
+	if _, err := p.pull(pull{Batch: 1, Expires: busyExpiry}, nil); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	got, err := p.pull(pull{Batch: 5, MaxBytes: 2 * size, Expires: busyExpiry}, nil)
+	if took := time.Since(began); got != 2 || err != nil || took > busyExpiry+pullGrace/2 {
+		t.Errorf("a pull of the bytes of two messages: got %d, %v after %v; want 2 at once", got, err, took)
+	}
+}
+
 func TestSourceBuffersLittle(t *testing.T) {
 	for _, test := range []struct {
 		name           string

@@ -416,7 +416,7 @@ func (b *Broker) ensureConsumers(ctx context.Context, c InitConfig) (Object, err
 	}
 	for p := range c.Partitions {
 		want := consumerConfig(p)
-		want.AckWait = c.LeaseTTL
+		want.AckWait = ackWait(c.LeaseTTL)
 		if is, ok := known[want.Durable]; ok {
 			change, err := setAckWait(ctx, s, is, want.AckWait)
 			if err != nil {
@@ -444,8 +444,14 @@ func (b *Broker) ensureConsumers(ctx context.Context, c InitConfig) (Object, err
 	return result, nil
 }
 
-// setAckWait has a consumer wait as long for acknowledgements as leases live,
-// which loses nothing, and says what it changed, if anything.
+// ackWait is how long a consumer waits for acknowledgements: as long as leases
+// live, since a dead worker's messages are to come again when its leases do not
+// hold any longer; but not less than a busy worker may take for what it has
+// fetched, or it would get the same messages again and again.
+func ackWait(leases time.Duration) time.Duration { return max(leases, LeaseTTL) }
+
+// setAckWait has a consumer wait that long for acknowledgements, which loses
+// nothing, and says what it changed, if anything.
 func setAckWait(ctx context.Context, s jetstream.Stream, is jetstream.ConsumerConfig, wait time.Duration) (change string, err error) {
 	if is.AckWait == wait {
 		return "", nil

@@ -298,6 +298,9 @@ func (e *Entry) fault() string {
 		if !slices.Contains(Dispositions(), s.Disposition) {
 			return fmt.Sprintf("remembers an event with the unknown disposition %q", s.Disposition)
 		}
+		if s.Waits > Jumped {
+			return fmt.Sprintf("has a figure that waits for the unknown reason %d", s.Waits)
+		}
 		if i > 0 && s.Version.Compare(e.Seen[i-1].Version) > 0 {
 			return fmt.Sprintf("remembers a newer figure behind an older one (place %d)", i)
 		}

@@ -16,6 +16,7 @@ func FuzzAnEntryIsTheSameHoweverItIsRead(f *testing.F) {
 		oneEntry,
 		`{"v":1,"state":"held","reason":"unmapped","seen":[{"t":-1,"a":1,"e":"1","d":"applied","b":"ff","w":2}],"attempts":3,"next":-4,"since":5}`,
 		`{"v":1,"state":"dirty","seen":[{"t":1,"a":1,"p":"{}","e":"1","d":"applied"}],"delivered":{"t":1,"a":1,"at":2,"g":3,"nb":true},"answer":{"at":9,"s":400,"m":"bad"}}`,
+		`{"v":1,"state":"dirty","seen":[{"t":1,"a":1,"e":"1","d":"applied","w":256}]}`, `{"v":1,"state":"dirty","seen":[{"t":1,"a":1,"e":"1","d":"applied","w":8}]}`,
 		`{"v":1,"state":"dirty","seen":[{"t":01,"a":1,"e":"G","d":"applied"}]}`,
 		`{"v":1,"state":"dirty","seen":[]}`, `{"v":1,"state":"dirty","seen":[{}]}`, `{"v":1}`, `{"v":1,"state":"dirty","state":"synced"}x`,
 		`{"v":1,"state":"sending","seen":[{"t":9223372036854775808,"a":18446744073709551616,"e":"","d":"dead"}]}`,

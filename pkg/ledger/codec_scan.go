@@ -182,7 +182,11 @@ func (s *scanner) seen() []Seen {
 			f.Backfill = s.digest()
 		}
 		if s.next(`,"w":`) {
-			f.Waits = Wait(s.unsigned())
+			waits := s.unsigned()
+			if waits > math.MaxUint8 {
+				s.fail()
+			}
+			f.Waits = Wait(waits)
 		}
 		s.expect("}")
 		all = append(all, f)

@@ -292,7 +292,7 @@ func (m *members) plan(now time.Time) plan {
 			switch {
 			case s == nil:
 				m.consider(&p, at, owners[number], now)
-			case ceding < mostCeded && !s.ceding && settled[number] != m.self && m.willing(s, settled[number], now):
+			case ceding < mostCeded && !s.ceding && m.another(settled[number], owners[number]) && m.willing(s, settled[number], now):
 				s.ceding = true
 				ceding++
 				p.cede = append(p.cede, at)
@@ -300,6 +300,19 @@ func (m *members) plan(now time.Time) plan {
 		}
 	}
 	return p
+}
+
+// another says that a partition is another member's, whether those count that
+// have only just come or not: one that is this worker's by either would be taken
+// back at once.
+func (m *members) another(settled, owner string) bool { return settled != m.self && owner != m.self }
+
+// elsewhere says that another member has had the partition for a while.
+func (m *members) elsewhere(at place) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, claim := time.Now(), m.claims[at]
+	return m.mine[at] == nil && claim != nil && now.Sub(claim.since) >= m.grace() && !m.late(claim, now)
 }
 
 // again has the next look no later than at, if that is still to come.

@@ -57,6 +57,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		collector: &collector{
 			keys:    prometheus.NewDesc("usagebridge_ledger_keys", "Keys of the partitions owned, by stored state.", []string{"vendor", "state"}, nil),
 			oldest:  prometheus.NewDesc("usagebridge_oldest_dirty_age_seconds", "Age of the oldest key that the partner does not have as desired, for whatever reason.", []string{"vendor"}, nil),
+			faults:  prometheus.NewDesc("usagebridge_partition_faults", "Partitions that this worker cannot work on although nobody else does.", []string{"vendor"}, nil),
 			stopped: prometheus.NewDesc("usagebridge_vendor_stopped", "Whether the vendor's events are not folded, because too many are dead or by an operator's word.", []string{"vendor"}, nil),
 			workers: prometheus.NewDesc("usagebridge_workers", "Workers that are alive, as far as this one sees, itself included.", nil, nil),
 			gates:   prometheus.NewDesc("usagebridge_partner_gate_closed", "Integrations to which nothing is sent, by reason.", []string{"vendor", "reason"}, nil),
@@ -110,8 +111,8 @@ func (m *Metrics) watch(w *Worker) { m.collector.worker = w }
 
 // collector reads gauges off the worker when it is scraped.
 type collector struct {
-	worker                                *Worker
-	keys, oldest, gates, stopped, workers *prometheus.Desc
+	worker                                        *Worker
+	keys, oldest, gates, stopped, faults, workers *prometheus.Desc
 }
 
 // Describe names the gauges (prometheus.Collector).
@@ -119,6 +120,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.keys
 	ch <- c.oldest
 	ch <- c.gates
+	ch <- c.faults
 	ch <- c.stopped
 	ch <- c.workers
 }
@@ -129,12 +131,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	ch <- prometheus.MustNewConstMetric(c.workers, prometheus.GaugeValue, float64(c.worker.members.living()))
+	faulty := c.worker.faulty()
 	for vendor, partitions := range c.worker.owned() {
 		stopped := 0.0
 		if c.worker.Stopped(vendor) {
 			stopped = 1
 		}
 		ch <- prometheus.MustNewConstMetric(c.stopped, prometheus.GaugeValue, stopped, vendor)
+		ch <- prometheus.MustNewConstMetric(c.faults, prometheus.GaugeValue, float64(faulty[vendor]), vendor)
 		states := map[ledger.State]int{}
 		gates := map[string]int{}
 		oldest := int64(0)

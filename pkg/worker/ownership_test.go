@@ -258,3 +258,103 @@ func TestAKeyThatSomebodyDeletedIsStoredAgain(t *testing.T) {
 		}
 	})
 }
+
+// sickStore cannot load one partition.
+type sickStore struct {
+	worker.Store
+	bad   int
+	loads *int
+}
+
+func (s sickStore) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
+	if partition == s.bad {
+		*s.loads++
+		return errors.New("poisoned entry")
+	}
+	return s.Store.Load(ctx, partition, yield)
+}
+
+// sick makes a worker unable to load the partition.
+func sick(id string, bad int, loads *int) func(*worker.Config) {
+	return func(c *worker.Config) {
+		store := c.Backend.Store
+		c.ID = id
+		c.Backend.Store = func(v string) worker.Store { return sickStore{store(v), bad, loads} }
+	}
+}
+
+// Regression: whoever could not work on a partition once was not ready for ever,
+// although another did.
+func TestAWorkerIsReadyWhenAnotherWorksOnWhatItCannot(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.partitions = 1
+		loads := 0
+		one, stopOne := w.run(sick("w1", 0, &loads))
+		defer stopOne()
+		settle(3 * time.Second)
+		if one.Ready() == nil {
+			t.Error("the only worker is ready although it cannot work on the only partition")
+		}
+		_, stopTwo := w.run(func(c *worker.Config) { c.ID = "w2" })
+		defer stopTwo()
+		settle(3 * time.Minute)
+		if err := one.Ready(); err != nil {
+			t.Errorf("with another that works on it: %v, want ready", err)
+		}
+	})
+}
+
+// Regression: each of the workers tried it every two seconds, for ever, and none
+// was ready.
+func TestAPartitionThatNobodyCanLoadIsTriedSeldomAndLeavesTheOthersInPeace(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.partitions = 16
+		loads := 0
+		for _, id := range []string{"w1", "w2", "w3", "w4"} {
+			running, stop := w.run(sick(id, 0, &loads))
+			defer stop()
+			defer func() {
+				if err := running.Ready(); err != nil {
+					t.Errorf("%s works on other partitions, and yet: %v", id, err)
+				}
+			}()
+		}
+		settle(time.Minute)
+		loads = 0
+		settle(10 * time.Minute)
+		if loads < 5 || loads > 80 {
+			t.Errorf("tried %d times in ten minutes, want a few", loads)
+		}
+	})
+}
+
+// slowLoads takes its time to load.
+type slowLoads struct{ worker.Store }
+
+func (s slowLoads) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
+	time.Sleep(20 * time.Millisecond)
+	return s.Store.Load(ctx, partition, yield)
+}
+
+// Regression: a partition that went to one member while a third did not count
+// yet, and to this worker as soon as that did, was handed over and taken back a
+// hundred times a second.
+func TestAPartitionIsNotHandedOverToBeTakenBackAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.partitions = 16
+		slow := func(c *worker.Config) {
+			store := c.Backend.Store
+			c.Backend.Store = func(v string) worker.Store { return slowLoads{store(v)} }
+		}
+		defer w.named("w0-0", slow)()
+		settle(3 * time.Second)
+		w.leases.history()
+		defer w.named("w0-1", slow)()
+		settle(900 * time.Millisecond)
+		defer w.named("w0-2", slow)()
+		settle(5 * time.Second)
+		if told := w.leases.history(); len(told) > 40 {
+			t.Errorf("leases changed %d times when two workers joined one, want about 22: %v", len(told), told)
+		}
+	})
+}

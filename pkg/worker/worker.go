@@ -14,7 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,6 +152,7 @@ type Worker struct {
 	links      map[integration]delivery.Link
 	partitions map[place]*partition
 	handing    map[place]func() // hands a partition over
+	failures   map[place]int    // in a row, soon after a partition was taken
 	states     map[string]*vendorState
 	faults     map[place]error // what keeps a partition from being worked on; no place: all of them
 	outside    error           // why this worker is no member
@@ -193,6 +196,7 @@ func New(c Config) *Worker {
 		links:      map[integration]delivery.Link{},
 		partitions: map[place]*partition{},
 		handing:    map[place]func(){},
+		failures:   map[place]int{},
 		members:    newMembers(c.ID, c.LeaseTTL),
 		keeper:     newKeeper(renewalInterval(c.LeaseTTL, c.CallTimeout)),
 		states:     map[string]*vendorState{},
@@ -406,28 +410,81 @@ func (w *Worker) note(at place, fault error) {
 }
 
 // Ready says why there are partitions that this worker cannot work on although
-// nobody else does; nil when it does its work or stands by for others.
+// nobody else does; nil when it does its work or stands by for others. A
+// partition that cannot be worked on does not make a worker useless that has
+// others: the metric partition_faults tells of it.
 func (w *Worker) Ready() error {
+	w.forgetFaults()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.outside != nil {
 		return w.outside
 	}
+	if fault := w.faults[place{}]; fault != nil {
+		return fmt.Errorf("list vendors: %w", fault)
+	}
+	if len(w.partitions) > 0 {
+		return nil
+	}
 	for at, fault := range w.faults { // any of them will do: they rarely differ
-		if at.vendor == "" {
-			return fmt.Errorf("list vendors: %w", fault)
-		}
 		return fmt.Errorf("%d partitions cannot be worked on, among them %d of %s: %w", len(w.faults), at.number, at.vendor, fault)
 	}
 	return nil
 }
 
+// forgetFaults forgets what kept this worker from partitions on which others
+// work by now.
+func (w *Worker) forgetFaults() {
+	w.mu.Lock()
+	places := slices.Collect(maps.Keys(w.faults))
+	w.mu.Unlock()
+	for _, at := range places {
+		if at.vendor != "" && w.members.elsewhere(at) {
+			w.note(at, nil)
+		}
+	}
+}
+
+// faulty counts, by vendor, the partitions that this worker cannot work on.
+func (w *Worker) faulty() map[string]int {
+	w.forgetFaults()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := map[string]int{}
+	for at := range w.faults {
+		n[at.vendor]++
+	}
+	return n
+}
+
+// again is how long to wait before a partition is tried again: longer after each
+// failure, since every attempt reads what there is of it.
+func (w *Worker) again(at place, failed bool) time.Duration {
+	wait := lookAround/2 + rand.N(lookAround) //nolint:gosec // spreads the workers, guards nothing
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !failed {
+		delete(w.failures, at)
+		return wait
+	}
+	wait <<= min(w.failures[at], maxDoublings)
+	w.failures[at]++
+	return wait
+}
+
+// steadyTenure is after how long a partition that fails is not taken to be
+// unfit from the beginning.
+const steadyTenure = time.Minute
+
+// maxDoublings bounds the wait after failures: to about a minute.
+const maxDoublings = 5
+
 // own works on the partition if its lease is free, until it is handed over,
 // owning ends, or the lease is lost.
 func (w *Worker) own(owning, handed context.Context, t taking) {
 	log := w.log.With("vendor", t.vendor, "partition", t.number)
-	wait := lookAround/2 + rand.N(lookAround) //nolint:gosec // spreads the workers, guards nothing
-	asked := time.Now()                       // the answer may take its time
+	failed, handedOver := false, false
+	asked := time.Now() // the answer may take its time
 	lease, err := w.config.Backend.Lease(owning, t.vendor, t.number)
 	switch {
 	case err == nil:
@@ -437,8 +494,9 @@ func (w *Worker) own(owning, handed context.Context, t taking) {
 		p := newPartition(w.config, w.state(t.vendor), t.number, tenure, log)
 		switch err = w.hold(owning, handed, p, lease, log); {
 		case handed.Err() != nil: // or the worker stops: it may have been loading still
-			wait = 0
+			handedOver = true
 		case err != nil:
+			failed = time.Since(asked) < steadyTenure
 			log.Error("partition stopped, taking it again", "err", err)
 			w.note(t.place, err)
 		}
@@ -452,6 +510,10 @@ func (w *Worker) own(owning, handed context.Context, t taking) {
 	w.mu.Lock()
 	delete(w.handing, t.place)
 	w.mu.Unlock()
+	wait := w.again(t.place, failed)
+	if handedOver {
+		wait = 0
+	}
 	w.members.left(t.place, wait)
 }
 
