@@ -10,7 +10,7 @@ TOOLS := .tools/go.mod
 # what Go stamps from the checkout.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath
 
-# EVENTS, SEED and ARGS of `make demo`; FUZZTIME of `make fuzz`; BENCH and COUNT of `make bench`.
+# EVENTS, SEED and ARGS of `make demo`; FUZZTIME of `make fuzz`; BENCH and COUNT of `make microbench`.
 EVENTS   ?=
 SEED     ?=
 ARGS     ?=
@@ -23,7 +23,7 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race test-cluster fuzz bench torture torture-faults lint fmt generate verify vuln build nats-server clean
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint fmt generate verify vuln build nats-server clean
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,7 +68,10 @@ fuzz: ## every fuzz target in turn (FUZZTIME=10s each)
 		$(GO) test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $(FUZZTIME) "$${target%:*}" || exit 1; \
 	done
 
-bench: ## the benchmarks in earnest, for benchstat (BENCH=. COUNT=6)
+bench: ## what this machine can do, against what NATS and HTTP alone can: one table (ARGS=--scale=0.1)
+	@$(GO) run ./cmd/usagebridge bench $(ARGS)
+
+microbench: ## the benchmarks of single functions, for benchstat (BENCH=. COUNT=6)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
 # NODES servers, 1 or 3. It begins with SEED and goes on with the next numbers, for MINUTES or

@@ -48,7 +48,7 @@ type evidence struct {
 	// between a worker and the partner, so that the worker heard it.
 	throttled []arrival
 	calm      func(from, to time.Time) bool
-	takeovers map[string]int // how often a worker took the integration's partition
+	takeovers map[string][]time.Time // when a worker took the integration's partition
 }
 
 // check gathers what the run left behind and says what is wrong with it.
@@ -288,11 +288,11 @@ func (e *evidence) checkGates(*model) (all []violation) {
 		case "unauthorized":
 			// Those that were under way, and as many of each worker that takes
 			// over before the first has recorded what it learned.
-			most = concurrency * (1 + e.takeovers[g.organization])
+			most = concurrency * (1 + len(e.takeovers[g.organization]))
 		case "not ready":
 			// Probes, at intervals that begin afresh with each worker.
 			calls = slices.DeleteFunc(calls, func(a arrival) bool { return !strings.HasSuffix(a.call, "/count") })
-			most = concurrency * e.takeovers[g.organization]
+			most = concurrency * len(e.takeovers[g.organization])
 			if len(calls) > 0 {
 				most += openings(g.to.Sub(calls[0].at))
 			}
@@ -326,7 +326,10 @@ func (e *evidence) checkThrottle(*model) (all []violation) {
 			continue
 		}
 		for _, a := range e.arrivals {
-			if a.organization == t.organization && a.at.After(from) && a.at.Before(to) {
+			// Who takes a partition over has not heard what the partner told the one
+			// before.
+			taken := slices.ContainsFunc(e.takeovers[t.organization], func(at time.Time) bool { return at.After(t.at.Add(-hearing)) && at.Before(a.at) })
+			if a.organization == t.organization && a.at.After(from) && a.at.Before(to) && !taken {
 				all = append(all, violation{what: fmt.Sprintf("%s: %s at %s, although it was told at %s to wait for a second", a.organization, a.call,
 					a.at.Format("15:04:05.000"), t.at.Format("15:04:05.000"))})
 				break

@@ -23,7 +23,7 @@ func handMade(t *testing.T) *evidence {
 		values:    map[key]string{k: "9"},
 		gates:     &gates{},
 		calm:      func(time.Time, time.Time) bool { return true },
-		takeovers: map[string]int{"m": 1},
+		takeovers: map[string][]time.Time{"m": {time.Time{}}},
 	}
 	e.histories = map[key][]sandbox.Accepted{k: taken("2", "7", "9", "9")}
 	return e

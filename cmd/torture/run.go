@@ -517,14 +517,14 @@ func (p *play) calm(from, to time.Time) bool {
 	return true
 }
 
-// takeovers counts, in what the workers said, how often the partition of each
+// takeovers finds, in what the workers said, when the partition of each
 // integration was taken.
-func (p *play) takeovers() (map[string]int, error) {
+func (p *play) takeovers() (map[string][]time.Time, error) {
 	logs, err := filepath.Glob(filepath.Join(p.dir, "w*.log"))
 	if err != nil {
 		return nil, err
 	}
-	byPartition := map[int]int{}
+	byPartition := map[int][]time.Time{}
 	for _, path := range logs {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -532,18 +532,19 @@ func (p *play) takeovers() (map[string]int, error) {
 		}
 		for line := range strings.Lines(string(text)) {
 			var said struct {
-				What      string `json:"msg"`
-				Partition int    `json:"partition"`
+				At        time.Time `json:"time"`
+				What      string    `json:"msg"`
+				Partition int       `json:"partition"`
 			}
 			if json.Unmarshal([]byte(line), &said) == nil && said.What == "partition taken" {
-				byPartition[said.Partition]++
+				byPartition[said.Partition] = append(byPartition[said.Partition], said.At)
 			}
 		}
 	}
 	if len(byPartition) == 0 {
 		return nil, fmt.Errorf("no worker says in %s that it has taken a partition", p.dir)
 	}
-	taken := map[string]int{}
+	taken := map[string][]time.Time{}
 	for _, organization := range organizations {
 		taken[organization] = byPartition[broker.Partition(vendor, organization, partitions)]
 	}
