@@ -63,13 +63,14 @@ type Config struct {
 
 // Broker is a connection to JetStream. It is safe for concurrent use.
 type Broker struct {
-	conn    *nats.Conn
-	js      jetstream.JetStream
-	log     *slog.Logger
-	closed  chan struct{}
-	batches chan struct{} // one token per atomic batch in flight
-	waiting sync.Map      // subject of a request → context.CancelCauseFunc, for deny
-	streams sync.Map      // name → jetstream.Stream
+	conn     *nats.Conn
+	js       jetstream.JetStream
+	log      *slog.Logger
+	closed   chan struct{}
+	batches  chan struct{} // one token per atomic batch in flight
+	waiting  sync.Map      // subject of a request → context.CancelCauseFunc, for deny
+	streams  sync.Map      // name → jetstream.Stream
+	doubtful sync.Map      // key of a lease whose taking was not answered → the instance that may have it
 }
 
 // Connect connects to NATS once and from then on reconnects for ever. An

@@ -73,7 +73,11 @@ func (b *Broker) lease(ctx context.Context, key, worker string) (*Lease, error) 
 	if err != nil {
 		return nil, err
 	}
-	l := &Lease{bucket: bucket, key: key, holder: holder{Worker: worker, Instance: nuid.Next(), Since: time.Now().UTC()}}
+	instance := nuid.Next()
+	if before, unanswered := b.doubtful.LoadAndDelete(key); unanswered {
+		instance, _ = before.(string)
+	}
+	l := &Lease{bucket: bucket, key: key, holder: holder{Worker: worker, Instance: instance, Since: time.Now().UTC()}}
 	data, err := json.Marshal(l.holder)
 	if err != nil {
 		return nil, fmt.Errorf("lease %s: %w", key, err)
@@ -83,14 +87,38 @@ func (b *Broker) lease(ctx context.Context, key, worker string) (*Lease, error) 
 		return l, nil
 	}
 	if !errors.Is(err, jetstream.ErrKeyExists) && !stale(err) {
+		b.doubt(ctx, l)
 		return nil, fmt.Errorf("lease %s: %w", key, err)
 	}
 	owner := "another worker"
-	if now, _, err := l.current(ctx); err == nil {
+	if now, at, err := l.current(ctx); err == nil {
+		if now.Instance == instance { // it was taken when no answer came
+			l.revision = at
+			return l, l.Renew(ctx)
+		}
 		owner = fmt.Sprintf("worker %s since %s", now.Worker, now.Since.Format(time.RFC3339))
 	}
 	return nil, fmt.Errorf("lease %s: %w by %s", key, ErrLeased, owner)
 }
+
+// doubt sees to a lease of which nobody knows whether it was taken: the next
+// taking finds it, or, where there will be none, it is given back.
+func (b *Broker) doubt(ctx context.Context, l *Lease) {
+	if ctx.Err() == nil {
+		b.doubtful.Store(l.key, l.holder.Instance)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doubtTimeout)
+	defer cancel()
+	if now, at, err := l.current(ctx); err == nil && now.Instance == l.holder.Instance {
+		l.revision = at
+		_ = l.Release(ctx) // or it ends by itself
+	}
+}
+
+// doubtTimeout bounds how long a worker that stops looks for a lease that it may
+// have.
+const doubtTimeout = time.Second
 
 func stale(err error) bool { return errors.Is(staleOr(err), ErrStale) }
 
@@ -115,8 +143,12 @@ func (l *Lease) Renew(ctx context.Context) error {
 	revision, err := l.bucket.Update(ctx, l.key, data, l.revision)
 	if stale(err) {
 		// The answer to the last renewal may have been lost, not the lease.
-		if now, at, readErr := l.current(ctx); readErr == nil && now.Instance == l.holder.Instance {
+		now, at, readErr := l.current(ctx)
+		switch {
+		case readErr == nil && now.Instance == l.holder.Instance:
 			revision, err = l.bucket.Update(ctx, l.key, data, at)
+		case readErr != nil && !errors.Is(readErr, jetstream.ErrKeyNotFound):
+			return fmt.Errorf("renew lease %s: see whose it is: %w", l.key, readErr)
 		}
 	}
 	switch {

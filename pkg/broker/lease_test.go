@@ -268,3 +268,23 @@ func TestAWatchOfTheLeasesSeesThemComeAndGo(t *testing.T) {
 	want("held acme.3 w.2")
 	want("gone acme.3 ")
 }
+
+// Regression: a worker whose taking was stored and not answered was locked out of
+// its own lease until that expired.
+func TestALeaseWhoseTakingWasNotAnsweredIsFoundByTheNextOne(t *testing.T) {
+	b := open(t, 4)
+	unanswered := lease(t, b, 2, "w")
+	b.doubt(t.Context(), unanswered)
+	if again := lease(t, b, 2, "w"); again.holder.Instance != unanswered.holder.Instance {
+		t.Errorf("got a lease of instance %s, want the one that was taken, %s", again.holder.Instance, unanswered.holder.Instance)
+	}
+	if _, err := b.Lease(t.Context(), "acme", 2, "w"); !errors.Is(err, ErrLeased) {
+		t.Errorf("a second one of the same name: got %v, want %v", err, ErrLeased)
+	}
+
+	stopped, stop := context.WithCancel(t.Context())
+	left := lease(t, b, 3, "w")
+	stop()
+	b.doubt(stopped, left)
+	lease(t, b, 3, "another")
+}

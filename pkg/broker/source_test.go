@@ -98,9 +98,9 @@ func TestSourceGivesMessagesAsPublished(t *testing.T) {
 
 func TestSourceGivesAFullBatchAtOnce(t *testing.T) {
 	b := open(t, 1)
-	publishCounts(t, b, "o", 25)
+	publishCounts(t, b, "o", 10)
 	s := openSource(t, b, SourceConfig{MaxBatch: 10, MaxWait: time.Hour})
-	receive(t, s, 25)
+	receive(t, s, 10)
 	publishCounts(t, b, "p", 5)
 	if batch, err := s.Receive(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %d messages, %v; want to wait for the batch to fill", len(batch), err)

@@ -263,19 +263,19 @@ func TestAKeyThatSomebodyDeletedIsStoredAgain(t *testing.T) {
 type sickStore struct {
 	worker.Store
 	bad   int
-	loads *int
+	loads *atomic.Int64
 }
 
 func (s sickStore) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
 	if partition == s.bad {
-		*s.loads++
+		s.loads.Add(1)
 		return errors.New("poisoned entry")
 	}
 	return s.Store.Load(ctx, partition, yield)
 }
 
 // sick makes a worker unable to load the partition.
-func sick(id string, bad int, loads *int) func(*worker.Config) {
+func sick(id string, bad int, loads *atomic.Int64) func(*worker.Config) {
 	return func(c *worker.Config) {
 		store := c.Backend.Store
 		c.ID = id
@@ -288,7 +288,7 @@ func sick(id string, bad int, loads *int) func(*worker.Config) {
 func TestAWorkerIsReadyWhenAnotherWorksOnWhatItCannot(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.partitions = 1
-		loads := 0
+		var loads atomic.Int64
 		one, stopOne := w.run(sick("w1", 0, &loads))
 		defer stopOne()
 		settle(3 * time.Second)
@@ -309,7 +309,7 @@ func TestAWorkerIsReadyWhenAnotherWorksOnWhatItCannot(t *testing.T) {
 func TestAPartitionThatNobodyCanLoadIsTriedSeldomAndLeavesTheOthersInPeace(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.partitions = 16
-		loads := 0
+		var loads atomic.Int64
 		for _, id := range []string{"w1", "w2", "w3", "w4"} {
 			running, stop := w.run(sick(id, 0, &loads))
 			defer stop()
@@ -320,10 +320,10 @@ func TestAPartitionThatNobodyCanLoadIsTriedSeldomAndLeavesTheOthersInPeace(t *te
 			}()
 		}
 		settle(time.Minute)
-		loads = 0
+		loads.Store(0)
 		settle(10 * time.Minute)
-		if loads < 5 || loads > 80 {
-			t.Errorf("tried %d times in ten minutes, want a few", loads)
+		if got := loads.Load(); got < 5 || got > 80 {
+			t.Errorf("tried %d times in ten minutes, want a few", got)
 		}
 	})
 }
