@@ -21,8 +21,9 @@ import (
 func (s *benchSite) seed(ctx context.Context, vendor string) error {
 	store := s.broker.Ledger(vendor)
 	waiting := map[int][]ledger.Entry{}
+	yesterday := time.Now().Add(-24 * time.Hour)
 	for n := range s.load.Keys {
-		e := benchEntry(s.load.key(n), n)
+		e := benchEntry(s.load.key(n), n, yesterday)
 		p := broker.Partition(vendor, e.Key.Organization, s.load.Partitions)
 		if waiting[p] = append(waiting[p], e); len(waiting[p]) < 1000 {
 			continue
@@ -40,9 +41,10 @@ func (s *benchSite) seed(ctx context.Context, vendor string) error {
 	return nil
 }
 
-// benchEntry is the entry of key number n.
-func benchEntry(key ledger.Key, n int) ledger.Entry {
-	at := time.Now().Add(-24 * time.Hour).UnixNano()
+// benchEntry is the entry of key number n as it is after a few days, the last of
+// which ended then.
+func benchEntry(key ledger.Key, n int, then time.Time) ledger.Entry {
+	at := then.UnixNano()
 	e := ledger.Entry{Key: key, State: ledger.Synced}
 	for i := range 4 {
 		e.Seen = append(e.Seen, ledger.Seen{

@@ -340,7 +340,7 @@ func capacityVariants(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("| the example with | workers | cores | calls/s | a log takes | partner back after 4 h | bridge back after 4 h | latency |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, args := range []string{
-		"", "--linger 5s", "--linger 30s", "--changes 0.2/h", "--changes 0.2/h --rate 10", "--sync 2m", "--sync 2m --vendors 4", "--skew 0.5", "--hosts 1000",
+		"", "--linger 30s", "--changes 0.2/h --rate 10", "--sync 2m --vendors 4", "--skew 0.5",
 	} {
 		r := planOf(t, strings.Fields(args)...)
 		if args = "`" + args + "`"; args == "``" {

@@ -167,7 +167,7 @@ func (p *capacityPlan) say(id string, used float64, text string) {
 // log take in their streams.
 func (p *capacityPlan) storedBytes() (event, entry, call float64) {
 	load := benchLoad{Keys: 1000, Integrations: 1}
-	sample := benchEntry(load.key(1), 1)
+	sample := benchEntry(load.key(1), 1, time.Unix(1_800_000_000, 123_456_789)) // as long as most times are
 	line, err := json.Marshal(ledger.Call{
 		Organization: sample.Key.Organization, Operation: "count", Account: sample.Key.Account, Service: sample.Key.Service,
 		Units: 42_000_000, Time: sample.Delivered.At, Arrival: 1_000_000, Attempt: 1, At: time.Unix(0, sample.Delivered.At).UTC(), Duration: 50 * time.Millisecond,
