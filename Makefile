@@ -42,6 +42,8 @@ check: ## formatting, modules and vet
 	$(GO) mod verify
 	$(GO) vet ./...
 
+# The simulations of the capacity model take ten times as long with the race detector,
+# and have nothing for it to find: they are left to a run of their own.
 # The benchmarks run once so that they cannot rot, with the flags of the tests so that
 # nothing is compiled twice. Generated documents are compared by the tests themselves.
 test: check ## check, every test (with -race where a C compiler is found), every benchmark once
@@ -49,6 +51,7 @@ test: check ## check, every test (with -race where a C compiler is found), every
 	[ -n "$$race" ] || echo "the race detector cannot be built here (it needs a C compiler and cgo): testing without it"; \
 	set -x; \
 	$(GO) test $$race -shuffle=on -timeout 10m ./... && \
+	$(GO) test -shuffle=on -timeout 10m -run '^TestCapacity' ./cmd/usagebridge && \
 	$(GO) test $$race -vet=off -timeout 10m -run '^$$' -bench . -benchtime 1x ./...
 
 race: ## every test with the race detector; fails without a C compiler

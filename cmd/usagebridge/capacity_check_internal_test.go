@@ -1,3 +1,5 @@
+//go:build !race
+
 package main
 
 import (
@@ -210,7 +212,7 @@ func near(t *testing.T, what string, measured, reckoned, below, above, slack flo
 	}
 }
 
-func TestAnInstallationComesBackFromOutagesAsReckoned(t *testing.T) {
+func TestCapacityAnInstallationComesBackFromOutagesAsReckoned(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	i := install(ctx, t)

@@ -1,3 +1,5 @@
+//go:build !race
+
 package main
 
 import (
@@ -17,7 +19,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-//go:generate go test -run TestTheTablesOfTheCapacityDocumentAreCurrent -update .
+//go:generate go test -run TestCapacityTheTablesOfTheCapacityDocumentAreCurrent -update .
 
 const capacityDocument = "../../deploy/capacity.md"
 
@@ -66,7 +68,7 @@ func figureOf(t *testing.T, r *capacityReport, id string) float64 {
 	return 0
 }
 
-func TestTheSimulationOfAnOutageAgreesWithTheFormulas(t *testing.T) {
+func TestCapacityTheSimulationOfAnOutageAgreesWithTheFormulas(t *testing.T) {
 	for _, c := range []struct {
 		args            string
 		partner, bridge float64 // tolerance
@@ -92,7 +94,7 @@ func TestTheSimulationOfAnOutageAgreesWithTheFormulas(t *testing.T) {
 	}
 }
 
-func TestWhatNeverEndsIsSaidToBeWithoutEnd(t *testing.T) {
+func TestCapacityWhatNeverEndsIsSaidToBeWithoutEnd(t *testing.T) {
 	r := planOf(t, "--rate=10", "--events-per-second=50000")
 	if got := figureOf(t, r, "integrations-behind"); got != 1000 {
 		t.Errorf("50 events/s of different keys, 10 calls/s: %v integrations are behind, want 1000", got)
@@ -111,7 +113,7 @@ func TestWhatNeverEndsIsSaidToBeWithoutEnd(t *testing.T) {
 	}
 }
 
-func TestMoreOfAnythingNeedsMore(t *testing.T) {
+func TestCapacityMoreOfAnythingNeedsMore(t *testing.T) {
 	for _, c := range []struct{ id, less, more string }{
 		{"workers", "", "--events-per-second=100000"},
 		{"cores", "--changes=0.2/h", ""},
@@ -134,7 +136,7 @@ func TestMoreOfAnythingNeedsMore(t *testing.T) {
 	}
 }
 
-func TestTheSameSeedGivesTheSameReport(t *testing.T) {
+func TestCapacityTheSameSeedGivesTheSameReport(t *testing.T) {
 	args := []string{"--integrations=200", "--events-per-second=2000"}
 	if a, b := mustJSON(t, planOf(t, args...)), mustJSON(t, planOf(t, args...)); a != b {
 		t.Errorf("two runs differ:\n%s\n%s", a, b)
@@ -154,7 +156,7 @@ func mustJSON(t *testing.T, value any) string {
 	return string(data)
 }
 
-func TestEventsHitAsManyKeysAsDrawingThemDoes(t *testing.T) {
+func TestCapacityEventsHitAsManyKeysAsDrawingThemDoes(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 7))
 	const keys = 5000
 	for name, c := range map[string]struct {
@@ -181,7 +183,7 @@ func TestEventsHitAsManyKeysAsDrawingThemDoes(t *testing.T) {
 	}
 }
 
-func TestDistinctKeysAreNoMoreThanEventsAndKeys(t *testing.T) {
+func TestCapacityDistinctKeysAreNoMoreThanEventsAndKeys(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		keys := rapid.IntRange(1, 100_000).Draw(t, "keys")
 		p := zipfPopularity(keys, rapid.Float64Range(0.1, 4).Draw(t, "s"))
@@ -192,7 +194,7 @@ func TestDistinctKeysAreNoMoreThanEventsAndKeys(t *testing.T) {
 	})
 }
 
-func TestAShareOfABatchComesOutAsItWentIn(t *testing.T) {
+func TestCapacityAShareOfABatchComesOutAsItWentIn(t *testing.T) {
 	for _, share := range []float64{0.05, 0.3, 0.9} {
 		p, err := parseDistribution(strconv.FormatFloat(share, 'f', -1, 64), 1_000_000, 400)
 		if err != nil {
@@ -204,7 +206,7 @@ func TestAShareOfABatchComesOutAsItWentIn(t *testing.T) {
 	}
 }
 
-func TestPartitionsAreAsUnevenAsChanceMakesThem(t *testing.T) {
+func TestCapacityPartitionsAreAsUnevenAsChanceMakesThem(t *testing.T) {
 	d := capacityDemand{Integrations: 1, Vendors: 1, Seed: 1}
 	if s := spreadOf(&d, 16, 4); math.Abs(s.Partition-1) > 1e-9 || math.Abs(s.Worker-1) > 1e-9 {
 		t.Errorf("one integration gives the busiest partition %v, the busiest worker %v: want all", s.Partition, s.Worker)
@@ -230,7 +232,7 @@ func TestPartitionsAreAsUnevenAsChanceMakesThem(t *testing.T) {
 	}
 }
 
-func TestTheModelReckonsWithTheDefaultsOfTheConfiguration(t *testing.T) {
+func TestCapacityTheModelReckonsWithTheDefaultsOfTheConfiguration(t *testing.T) {
 	want := map[string]string{
 		"FOLD_BATCH": strconv.Itoa(modelFoldBatch), "FOLD_WAIT": seconds(modelFoldWait), "LAG_WAIT": seconds(modelLagWait),
 		"RETRY_MIN": seconds(demandOf(t).RetryMin), "RETRY_MAX": seconds(modelRetryMax),
@@ -253,7 +255,7 @@ func TestTheModelReckonsWithTheDefaultsOfTheConfiguration(t *testing.T) {
 
 func seconds(x float64) string { return time.Duration(x * float64(time.Second)).String() }
 
-func TestCostsThatAreNoReportAreRefused(t *testing.T) {
+func TestCapacityCostsThatAreNoReportAreRefused(t *testing.T) {
 	change := func(edit func(*benchReport)) string {
 		var r benchReport
 		if err := json.Unmarshal(builtInCosts, &r); err != nil {
@@ -283,7 +285,7 @@ func TestCostsThatAreNoReportAreRefused(t *testing.T) {
 	}
 }
 
-func TestCostsAreWhatTheReportSays(t *testing.T) {
+func TestCapacityCostsAreWhatTheReportSays(t *testing.T) {
 	c, err := loadCosts("")
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +319,7 @@ func capacityExample(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-func TestTheTablesOfTheCapacityDocumentAreCurrent(t *testing.T) {
+func TestCapacityTheTablesOfTheCapacityDocumentAreCurrent(t *testing.T) {
 	text, err := os.ReadFile(capacityDocument)
 	if err != nil {
 		t.Fatal(err)

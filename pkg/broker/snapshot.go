@@ -121,6 +121,10 @@ func (r *restoring) send(ctx context.Context, chunk []byte, patience time.Durati
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	reply, err := r.broker.conn.RequestWithContext(ctx, r.to, chunk)
+	// In a cluster it takes a moment until every server knows who listens there.
+	for errors.Is(err, nats.ErrNoResponders) && pause(ctx, lastRetry) == nil {
+		reply, err = r.broker.conn.RequestWithContext(ctx, r.to, chunk)
+	}
 	if err != nil {
 		return err
 	}
