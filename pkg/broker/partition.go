@@ -52,19 +52,8 @@ func ParseLedgerKey(key string) (partition int, k ledger.Key, err error) {
 	if partition, err = strconv.Atoi(t[0]); err != nil || partition < 0 {
 		return 0, k, fmt.Errorf("ledger key %q: partition %q is no number", key, t[0])
 	}
-	want := 4
-	switch t[2] {
-	case ledger.Count.String():
-		k.Kind, want = ledger.Count, 5
-	case ledger.Account.String():
-		k.Kind = ledger.Account
-	case ledger.Service.String():
-		k.Kind = ledger.Service
-	case ledger.Backfill.String():
-		k.Kind = ledger.Backfill
-	case ledger.Scope.String():
-		k.Kind, want = ledger.Scope, min(n, 4) // of the whole organization, or of an account
-	default:
+	var want int
+	if k.Kind, want = ledgerKind(t[2], n); want == 0 {
 		return 0, k, fmt.Errorf("ledger key %q: kind %q is not account, service, count, scope or backfill", key, t[2])
 	}
 	if n != want {
@@ -89,6 +78,24 @@ func ParseLedgerKey(key string) (partition int, k ledger.Key, err error) {
 		return 0, k, fmt.Errorf("ledger key %q: %w", key, err)
 	}
 	return partition, k, nil
+}
+
+// ledgerKind is the kind that a word names, and how many tokens a key of it has, of
+// those that there are; 0 for no kind.
+func ledgerKind(word string, tokens int) (kind ledger.Kind, want int) {
+	switch word {
+	case ledger.Count.String():
+		return ledger.Count, 5
+	case ledger.Account.String():
+		return ledger.Account, 4
+	case ledger.Service.String():
+		return ledger.Service, 4
+	case ledger.Backfill.String():
+		return ledger.Backfill, 4
+	case ledger.Scope.String():
+		return ledger.Scope, min(tokens, 4) // of the whole organization, or of an account
+	}
+	return 0, 0
 }
 
 // IntegrationKey is the key of an integration's record in the bucket

@@ -310,20 +310,25 @@ func TestAPartitionThatNobodyCanLoadIsTriedSeldomAndLeavesTheOthersInPeace(t *te
 	inBubble(t, func(t *testing.T, w *world) {
 		w.partitions = 16
 		var loads atomic.Int64
+		workers := map[string]*worker.Worker{}
+		var stops []func()
 		for _, id := range []string{"w1", "w2", "w3", "w4"} {
 			running, stop := w.run(sick(id, 0, &loads))
-			defer stop()
-			defer func() {
-				if err := running.Ready(); err != nil {
-					t.Errorf("%s works on other partitions, and yet: %v", id, err)
-				}
-			}()
+			workers[id], stops = running, append(stops, stop)
 		}
 		settle(time.Minute)
 		loads.Store(0)
 		settle(10 * time.Minute)
 		if got := loads.Load(); got < 5 || got > 80 {
 			t.Errorf("tried %d times in ten minutes, want a few", got)
+		}
+		for id, running := range workers {
+			if err := running.Ready(); err != nil {
+				t.Errorf("%s works on other partitions, and yet: %v", id, err)
+			}
+		}
+		for _, stop := range stops {
+			stop()
 		}
 	})
 }

@@ -234,7 +234,7 @@ func sailGrafted(t *testing.T, binary string, g graft, voyages int) (out string,
 	if g.loss {
 		test = "^TestAWorkerThatLosesItsLeaseDisturbsNobody$"
 	}
-	run := exec.CommandContext(ctx, binary, "-test.run="+test, //nolint:gosec // built here
+	run := exec.CommandContext(ctx, binary, "-test.run="+test,
 		"-rapid.nofailfile", "-rapid.shrinktime=1ms", fmt.Sprint("-rapid.checks=", voyages))
 	if len(g.weather) > 0 {
 		run.Args = append(run.Args, "-fleet.weather="+strings.Join(g.weather, ","))
@@ -293,7 +293,7 @@ func buildWithGrafts(t *testing.T) (binary string) {
 		t.Fatal(err)
 	}
 	binary = filepath.Join(dir, "planted.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay="+overlay, "-o", binary, ".") //nolint:gosec // nothing but ours
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay="+overlay, "-o", binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build with the faults: %v\n%s", err, out)
 	}
