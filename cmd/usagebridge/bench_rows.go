@@ -23,11 +23,7 @@ func (b *bench) fold(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	vendor, err := s.vendor(ctx)
-	if err != nil {
-		return err
-	}
-	published, err := s.publish(ctx, vendor)
+	vendor, published, err := s.loaded(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,11 +54,8 @@ func (b *bench) fold(ctx context.Context) error {
 
 // foldRow publishes the load for a vendor of its own and folds it.
 func (s *benchSite) foldRow(ctx context.Context, workers int) (benchRow, error) {
-	vendor, err := s.vendor(ctx)
+	vendor, _, err := s.loaded(ctx)
 	if err != nil {
-		return benchRow{}, err
-	}
-	if _, err := s.publish(ctx, vendor); err != nil {
 		return benchRow{}, err
 	}
 	return s.foldVendor(ctx, vendor, workers)
@@ -111,11 +104,7 @@ func (b *bench) foldSynced(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	vendor, err := s.vendor(ctx)
-	if err != nil {
-		return err
-	}
-	published, err := s.publish(ctx, vendor)
+	vendor, published, err := s.loaded(ctx)
 	if err != nil {
 		return err
 	}

@@ -167,6 +167,16 @@ func (s *benchSite) publish(ctx context.Context, vendor string) (time.Duration, 
 // benchChunk is how many messages are made before they are published.
 const benchChunk = 20_000
 
+// loaded sets up a vendor of its own whose log has the load, and says how long
+// publishing that took.
+func (s *benchSite) loaded(ctx context.Context) (vendor string, took time.Duration, err error) {
+	if vendor, err = s.vendor(ctx); err != nil {
+		return "", 0, err
+	}
+	took, err = s.publish(ctx, vendor)
+	return vendor, took, err
+}
+
 // fetchAndAck reads the vendor's log with all its consumers at once, the
 // fastest way that the client library has, and acknowledges every message.
 func (s *benchSite) fetchAndAck(ctx context.Context, vendor string) (time.Duration, error) {
