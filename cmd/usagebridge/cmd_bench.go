@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,11 @@ type benchOptions struct {
 	idleFor   time.Duration
 	dir       string
 	partnerMS int
+	only      []string // parts; empty: all
 }
+
+// benchParts are what can be measured alone.
+var benchParts = []string{"fold", "fold-synced", "end-to-end", "calls", "idle", "growth", "take-over"}
 
 func (c *cli) benchCommand() *cobra.Command {
 	o := benchOptions{
@@ -50,6 +55,11 @@ capacity" reckons with what it measures: usagebridge bench --json > costs.json.`
 			if scale <= 0 || scale > 10 {
 				return usagef("--scale %v: want more than 0, at most 10", scale)
 			}
+			for _, name := range o.only {
+				if !slices.Contains(benchParts, name) {
+					return usagef("--only %s: want some of %s", name, strings.Join(benchParts, ", "))
+				}
+			}
 			o.scale(scale)
 			report, err := c.bench(cmd.Context(), o)
 			if err != nil {
@@ -66,6 +76,7 @@ capacity" reckons with what it measures: usagebridge bench --json > costs.json.`
 	}
 	cmd.Flags().Float64Var(&scale, "scale", 1, "size of the whole, 1 being what the marks are meant for")
 	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 when a mark is missed")
+	cmd.Flags().StringSliceVar(&o.only, "only", nil, "measure only these: "+strings.Join(benchParts, ", "))
 	cmd.Flags().StringVar(&o.dir, "dir", "", "directory for the temporary stores (default: that of the system)")
 	return cmd
 }
@@ -202,21 +213,14 @@ func (c *cli) bench(ctx context.Context, o benchOptions) (*benchReport, error) {
 	defer func() { _ = os.RemoveAll(o.dir) }()
 	paceCollector()
 	b := &bench{cli: c, options: o, config: config, report: &benchReport{Version: version(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Load: o.load}}
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context) error
-	}{
-		{"raw NATS, and the fold", b.fold},
-		{"the fold on a server that syncs always", b.foldSynced},
-		{"end to end", b.endToEnd},
-		{"calls to a slow partner", b.calls},
-		{"an idle worker", b.idle},
-		{"the fold with few keys and with many", b.growth},
-		{"a take-over of many keys", b.takeOver},
-	} {
-		c.say("measuring %s…", part.name)
-		if err := part.measure(ctx); err != nil {
-			return nil, fmt.Errorf("measure %s: %w", part.name, err)
+	measures := []func(context.Context) error{b.fold, b.foldSynced, b.endToEnd, b.calls, b.idle, b.growth, b.takeOver}
+	for i, part := range benchParts {
+		if len(o.only) > 0 && !slices.Contains(o.only, part) {
+			continue
+		}
+		c.say("measuring %s…", part)
+		if err := measures[i](ctx); err != nil {
+			return nil, fmt.Errorf("measure %s: %w", part, err)
 		}
 	}
 	return b.report, nil

@@ -175,10 +175,18 @@ func backend(a *app) worker.Backend {
 		Source: func(ctx context.Context, vendor string, partition int) (worker.Source, error) {
 			return a.broker.Source(ctx, vendor, partition, broker.SourceConfig{MaxBatch: a.config.FoldBatch, MaxWait: a.config.FoldWait})
 		},
-		Store:     func(vendor string) worker.Store { return a.broker.Ledger(vendor) },
+		Store:     func(vendor string) worker.Store { return together{a.broker.Ledger(vendor)} },
 		Records:   a.broker,
 		Partition: broker.Partition,
 	}
+}
+
+// together loads the partitions that a worker takes at the same time at once.
+type together struct{ *broker.LedgerStore }
+
+// Load reads a partition (worker.Store).
+func (t together) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
+	return t.LoadTogether(ctx, partition, yield)
 }
 
 // lease puts the broker's errors into the worker's words.

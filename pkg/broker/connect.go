@@ -71,6 +71,7 @@ type Broker struct {
 	waiting  sync.Map      // subject of a request → context.CancelCauseFunc, for deny
 	streams  sync.Map      // name → jetstream.Stream
 	doubtful sync.Map      // key of a lease whose taking was not answered → the instance that may have it
+	scans    scans         // of ledgers, that wait for further partitions
 }
 
 // Connect connects to NATS once and from then on reconnects for ever. An

@@ -31,25 +31,28 @@ func (b *Broker) Ledger(vendor string) *LedgerStore {
 // going on without it would send wrong figures.
 func (s *LedgerStore) Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error {
 	all := reading{stream: s.stream, filters: []string{s.prefix + strconv.Itoa(partition) + ".>"}, keys: true}
-	err := s.broker.read(ctx, all, func(m *nats.Msg, meta *nats.MsgMetadata) error {
-		if deleted(m.Header) {
-			return nil
-		}
-		_, key, err := ParseLedgerKey(strings.TrimPrefix(m.Subject, s.prefix))
-		if err != nil {
-			return err
-		}
-		e, err := ledger.ParseEntry(key, m.Data)
-		if err != nil {
-			return err
-		}
-		e.Revision = meta.Sequence.Stream
-		return yield(e)
-	})
+	err := s.broker.read(ctx, all, func(m *nats.Msg, meta *nats.MsgMetadata) error { return s.entry(m, meta, yield) })
 	if err != nil {
 		return fmt.Errorf("load ledger %s partition %d: %w", s.vendor, partition, err)
 	}
 	return nil
+}
+
+// entry yields the entry that a message holds, if it is none of a deletion.
+func (s *LedgerStore) entry(m *nats.Msg, meta *nats.MsgMetadata, yield func(ledger.Entry) error) error {
+	if deleted(m.Header) {
+		return nil
+	}
+	_, key, err := ParseLedgerKey(strings.TrimPrefix(m.Subject, s.prefix))
+	if err != nil {
+		return err
+	}
+	e, err := ledger.ParseEntry(key, m.Data)
+	if err != nil {
+		return err
+	}
+	e.Revision = meta.Sequence.Stream
+	return yield(e)
 }
 
 // Read is the stored entry of the key, as the stream's leader has it. When

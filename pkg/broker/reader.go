@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	readMessages = 1000
-	readBytes    = 2 * maxEvent
+	readMessages = 8000
+	readBytes    = 8 * maxEvent
 	// readIdle is after how long without a message a finite read asks again
 	// where the end is: the message that was the end may have been deleted.
 	readIdle = 500 * time.Millisecond
@@ -47,7 +47,10 @@ type reading struct {
 	// end. Each subject is then yielded once, as it was at some time of the
 	// reading.
 	keys bool
-	once *once // with keys: who has been yielded
+	// repeats, with keys: whoever asks takes the newest, and needs no memory of
+	// who has been yielded.
+	repeats bool
+	once    *once // with keys: who has been yielded
 }
 
 // reader is one temporary consumer on the server. Unlike the client's ordered
@@ -241,7 +244,7 @@ func interrupted(err error) bool { return errors.Is(err, errDisconnected) || err
 // read yields the messages up to what is the end of the stream now, and goes
 // on where it was when the connection was lost in between.
 func (b *Broker) read(ctx context.Context, r reading, yield func(*nats.Msg, *nats.MsgMetadata) error) error {
-	if r.keys {
+	if r.keys && !r.repeats {
 		r.once = &once{seed: maphash.MakeSeed(), yield: yield}
 		yield = r.once.take
 	}

@@ -49,6 +49,8 @@ type Receipts interface {
 // Store keeps the ledger entries of one vendor. Its contract is the suite in
 // package ledgertest.
 type Store interface {
+	// Load yields what is stored; an entry that is written meanwhile may come
+	// again, as it is then.
 	Load(ctx context.Context, partition int, yield func(ledger.Entry) error) error
 	Read(ctx context.Context, partition int, key ledger.Key) (e ledger.Entry, ok bool, err error)
 	Write(ctx context.Context, partition int, entries []ledger.Entry) error
