@@ -277,8 +277,7 @@ func TestAStopUnderLoadLeavesNothingToBeDeliveredAgain(t *testing.T) {
 	t.Parallel()
 	s := newRollingSite(t, sandbox.Plan{}, 4)
 	for range 3 {
-		// A load that the worker keeps up with, however slow its build is.
-		stream, before := s.stream(20, 10*time.Millisecond), s.progress()
+		stream, before := s.stream(500, time.Millisecond), s.progress()
 		worker := s.named("w1", "USAGEBRIDGE_LOG_LEVEL=info")
 		eventuallyTrue(t, time.Minute, "the worker is in the midst of it", func() bool { return s.progress() > before+2000 })
 		s.stop(worker)

@@ -27,12 +27,18 @@ const (
 	mostBuffered = maxAckPending * 4 / 10
 )
 
+// holdTime is how much a source may hold, in time that working on it takes: a
+// worker that stops wants to finish all that was fetched. Up to three times as
+// much is under way: what is being folded, what is next, and the buffer.
+const holdTime = 500 * time.Millisecond
+
 // SourceConfig bounds the batches of a source. Zero values are defaults.
 type SourceConfig struct {
 	// MaxBatch messages, default 500, are given at once without waiting for
 	// more. Whoever asks late, because folding does not keep up, gets up to
 	// ten times as many: the more events are folded together, the fewer writes
-	// each of them costs.
+	// each of them costs. That grows while batches take less than half a second
+	// each; whoever takes longer gets smaller ones, down to a tenth of MaxBatch.
 	MaxBatch int
 	MaxWait  time.Duration // from the first message of a batch, default 100 ms
 	// MaxBytes ends a batch once it is reached, default 4 MiB. A source holds
@@ -65,7 +71,10 @@ type Source struct {
 	bytes    int
 	first    time.Time // when buffered[0] came
 	err      error
-	drained  bool // nothing more will come
+	drained  bool      // nothing more will come
+	limit    int       // how many messages the buffer may have
+	given    int       // messages of the last batch ...
+	since    time.Time // ... and when it was given
 }
 
 // Source opens the messages of one partition.
@@ -89,6 +98,7 @@ func (b *Broker) Source(ctx context.Context, vendor string, partition int, c Sou
 	s := &Source{
 		broker: b, config: c, name: EventsStream(vendor) + "/" + consumerName(partition), consumer: consumer,
 		closed: make(chan struct{}), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		limit: c.MaxBatch,
 	}
 	// A pull of less bytes than one message would never get it.
 	s.puller, err = b.newPuller(EventsStream(vendor), consumerName(partition), max(c.MaxBytes, 2*maxEvent))
@@ -125,7 +135,7 @@ func (s *Source) take(m *nats.Msg) {
 func (s *Source) awaitRoom() int {
 	for {
 		s.mu.Lock()
-		room := s.most() - len(s.buffered)
+		room := s.limit - len(s.buffered)
 		if s.bytes >= s.config.MaxBytes {
 			room = 0
 		}
@@ -148,11 +158,27 @@ func (s *Source) awaitRoom() int {
 
 // ripe says whether the buffer is a batch. It is called with the lock held.
 func (s *Source) ripe() bool {
-	return len(s.buffered) >= s.config.MaxBatch || s.bytes >= s.config.MaxBytes
+	return len(s.buffered) >= min(s.config.MaxBatch, s.limit) || s.bytes >= s.config.MaxBytes
 }
 
-// most is how many messages the buffer may have.
+// most is how many messages the buffer may have at most.
 func (s *Source) most() int { return min(lagging*s.config.MaxBatch, mostBuffered) }
+
+// pace sets how many messages the buffer may have by how long the last batch
+// took before the next one was asked for.
+func (s *Source) pace(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.given == 0 {
+		return
+	}
+	if took := now.Sub(s.since); took <= holdTime {
+		s.limit = min(2*s.limit, s.most())
+	} else {
+		s.limit = max(int(time.Duration(s.given)*holdTime/took), s.config.MaxBatch/lagging, 1)
+	}
+	s.given = 0
+}
 
 // fail takes what goes wrong in the background. It is pulled again after nearly
 // everything; that the consumer is gone has to be asked for when it was deleted
@@ -198,6 +224,7 @@ var ErrClosed = errors.New("source is closed")
 // 30 seconds and one heartbeat in 2 go over the wire. Every message is to be
 // given to Ack or Release.
 func (s *Source) Receive(ctx context.Context) ([]event.Message, error) {
+	s.pace(time.Now())
 	var expired <-chan time.Time
 	for {
 		batch, wait, err := s.batch()
@@ -237,6 +264,7 @@ func (s *Source) batch() ([]event.Message, time.Duration, error) {
 	}
 	batch := s.buffered
 	s.buffered, s.bytes = nil, 0
+	s.given, s.since = len(batch), time.Now()
 	signal(s.room)
 	return batch, 0, nil
 }

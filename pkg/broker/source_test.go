@@ -111,10 +111,47 @@ func TestSourceGivesAFullBatchAtOnce(t *testing.T) {
 	}
 }
 
+// keepUp lets the source's buffer grow as after batches that took no time.
+func keepUp(s *Source) {
+	for range 10 {
+		s.mu.Lock()
+		s.given, s.since = 1, time.Now()
+		s.mu.Unlock()
+		s.pace(time.Now())
+	}
+	signal(s.room)
+}
+
+func TestASourceHoldsWhatCanBeWorkedOnSoon(t *testing.T) {
+	s := &Source{config: SourceConfig{MaxBatch: 500, MaxBytes: 1}, limit: 500}
+	now := time.Now()
+	for i, step := range []struct {
+		given int
+		took  time.Duration
+		want  int
+	}{
+		{500, 400 * time.Millisecond, 1000},
+		{1000, 100 * time.Millisecond, 2000},
+		{1, time.Millisecond, 4000},
+		{4000, 500 * time.Millisecond, 4000}, // the most
+		{4000, time.Second, 2000},
+		{2000, 4 * time.Second, 250},
+		{1, time.Minute, 50}, // a tenth of MaxBatch, at least
+		{0, time.Hour, 50},   // nothing was given: that is not work
+		{50, 10 * time.Millisecond, 100},
+	} {
+		s.given, s.since = step.given, now.Add(-step.took)
+		if s.pace(now); s.limit != step.want {
+			t.Errorf("step %d: a batch of %d that took %v: may hold %d, want %d", i, step.given, step.took, s.limit, step.want)
+		}
+	}
+}
+
 func TestWhoAsksLateGetsALargerBatch(t *testing.T) {
 	b := open(t, 1)
 	publishCounts(t, b, "o", 120)
 	s := openSource(t, b, SourceConfig{MaxBatch: 10})
+	keepUp(s)
 	eventually(t, "the buffer is full", func() bool { return s.holds() == 100 })
 	batch, err := s.Receive(within(t, 20*time.Second))
 	if err != nil || len(batch) != 100 {
@@ -200,6 +237,7 @@ func TestClosedSourceReleasesWhatItHeld(t *testing.T) {
 	b := open(t, 1)
 	publishCounts(t, b, "o", 30)
 	s := openSource(t, b, SourceConfig{MaxBatch: 10})
+	keepUp(s)
 	got := receive(t, s, 10)
 	eventually(t, "the rest is fetched", func() bool { return s.holds()+len(got) == 30 })
 	if err := s.Ack(t.Context(), got); err != nil {
@@ -291,6 +329,7 @@ func TestSourceBuffersLittle(t *testing.T) {
 			}
 			s := openSource(t, b, test.c)
 			defer s.Close()
+			keepUp(s)
 			eventually(t, "the buffer is full", func() bool { return s.holds() >= 11 })
 			quiet(t, s)
 			info, err := s.consumer.Info(t.Context())
@@ -373,7 +412,7 @@ func TestSourceEndsWhenItsConsumerIsDeleted(t *testing.T) {
 			initVendor(t, b, InitConfig{Vendor: "acme"}) // makes the consumer again
 			c, n := SourceConfig{}, 20
 			if !pulling { // there is no room for more
-				c, n = SourceConfig{MaxBatch: 1}, 10
+				c, n = SourceConfig{MaxBatch: 1}, 1
 			}
 			s := openSource(t, b, c)
 			eventually(t, "the buffer has them", func() bool { return s.holds() == n })
