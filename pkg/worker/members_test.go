@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
 	"github.com/usagebridge/usagebridge/pkg/worker"
@@ -162,6 +164,45 @@ func TestAPartitionIsHandedOverWithoutCuttingACallOrRepeatingAMessage(t *testing
 			if m.Deliveries != 1 {
 				t.Errorf("message %d was delivered %d times, want once", m.Sequence, m.Deliveries)
 			}
+		}
+	})
+}
+
+func TestAHandoverThatWaitsForASlowIntegrationHoldsUpNoOther(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.partitions = 2
+		w.partner.latency = 8 * time.Second
+		quick := &fakePartner{holds: map[ledger.Key]ledger.Seen{}, began: map[string]int{}, latency: 50 * time.Millisecond}
+		start := func(id string) (stop func()) {
+			running, stop := w.run(func(c *worker.Config) { c.ID = id })
+			link := delivery.Link{Partner: w.partner, Ready: true, Connected: true, Credentials: "c1"}
+			running.SetLink(vendor, "msp-0", link)
+			link.Partner = quick
+			running.SetLink(vendor, "msp-2", link)
+			running.SetLink(vendor, "msp-3", link)
+			return stop
+		}
+		defer start("w1")()
+		settle(time.Second)
+		account := func(organization, account string) {
+			w.send(organization+account, time.Now(), event.Account{AccountID: account, Name: "A"}, func(e *event.Event) { e.Organization = organization })
+		}
+		account("msp-0", "slow")
+		account("msp-1", "slow")
+		settle(time.Second)
+		defer start("w2")()
+		for n := range 10 {
+			settle(500 * time.Millisecond)
+			account("msp-2", fmt.Sprintf("a%d", n))
+			account("msp-3", fmt.Sprintf("a%d", n))
+			settle(500 * time.Millisecond) // 300 ms of a look, 100 ms until the lane looks again, 50 ms of the call
+			if got := quick.accepted(); got != 2*(n+1) {
+				t.Errorf("accounts of quick integrations that the partner has beside a slow call, after %d s: got %d, want %d", n+1, got, 2*(n+1))
+			}
+		}
+		w.wantLoad("in the end", map[string]int{"w1": 1, "w2": 1})
+		if w.partner.cut+quick.cut != 0 {
+			t.Errorf("calls cut off: got %d and %d, want none", w.partner.cut, quick.cut)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/usagebridge/usagebridge/pkg/delivery"
@@ -103,30 +104,72 @@ func (w *Worker) watch(ctx context.Context) {
 	}
 }
 
-// quietLook is how often a partition that is to be handed over looks whether
-// its calls have ended.
-const quietLook = 20 * time.Millisecond
+// Of a hand-over.
+const (
+	// quietLook is how often a partition looks whether its calls have ended.
+	quietLook = 20 * time.Millisecond
+	// quickCalls is how long the calls of an integration take at most that goes on
+	// while the partition waits for a slow one.
+	quickCalls = 300 * time.Millisecond
+)
 
-// quiesce begins no further call and waits for those under way, while events
-// are still folded: with a slow partner the partition pauses no longer than it
-// takes to hand it over, and no call is cut off. It returns at once when owning
-// or fenced ends.
+// quiesce waits until no call is under way and no further one begins, while
+// events are still folded: then the partition can be handed over, and no call is
+// cut off. An integration whose calls take long keeps the others waiting only for
+// as long as theirs take. It returns when owning or fenced ends, or when no call
+// can last longer.
 func (p *partition) quiesce(owning, fenced context.Context) {
 	if owning.Err() != nil {
 		return
 	}
-	p.tenure.cede()
-	limit, cancel := context.WithTimeout(owning, p.config.CallTimeout)
+	limit, cancel := context.WithTimeout(owning, p.config.CallTimeout+quickCalls)
 	defer cancel()
 	unlink := context.AfterFunc(fenced, cancel)
 	defer unlink()
-	for limit.Err() == nil && p.sending() > 0 {
-		pause(limit, quietLook)
+	slow := map[string]bool{}
+	for {
+		p.tenure.cede(true)
+		busy := p.quieten(limit, quickCalls, p.sending)
+		if len(busy) == 0 || limit.Err() != nil {
+			return
+		}
+		maps.Copy(busy, slow)
+		slow = busy
+		p.slow.Store(&slow)
+		p.tenure.cede(false)
+		p.quieten(limit, p.config.CallTimeout-2*quickCalls, func() map[string]bool {
+			now := p.sending()
+			maps.DeleteFunc(now, func(organization string, _ bool) bool { return !slow[organization] })
+			return now
+		})
 	}
 }
 
-// sending is how many calls are under way.
-func (p *partition) sending() (n int) {
-	p.eachLane(func(_ string, s delivery.Status) { n += s.Sending })
-	return n
+// quieten waits, at most so long, until no integration has calls under way, and
+// says which ones still have.
+func (p *partition) quieten(ctx context.Context, most time.Duration, sending func() map[string]bool) map[string]bool {
+	for until := time.Now().Add(most); ; pause(ctx, quietLook) {
+		if busy := sending(); len(busy) == 0 || ctx.Err() != nil || !time.Now().Before(until) {
+			return busy
+		}
+	}
+}
+
+// sending has the integrations with calls under way.
+func (p *partition) sending() map[string]bool {
+	busy := map[string]bool{}
+	p.eachLane(func(organization string, s delivery.Status) {
+		if s.Sending > 0 {
+			busy[organization] = true
+		}
+	})
+	return busy
+}
+
+// maySend says whether a call of the organization may begin now.
+func (p *partition) maySend(organization string) bool {
+	if slow := p.slow.Load(); slow != nil && (*slow)[organization] {
+		return false
+	}
+	return p.tenure.maySend() && !p.lag.waits(time.Now())
 }

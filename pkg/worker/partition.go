@@ -31,8 +31,9 @@ type partition struct {
 	tenure *tenure
 	lag    *lag
 	log    *slog.Logger
-	kick   chan struct{} // outcomes are there to be recorded
-	cut    atomic.Int64  // calls that were cut off without an answer
+	kick   chan struct{}                   // outcomes are there to be recorded
+	cut    atomic.Int64                    // calls that were cut off without an answer
+	slow   atomic.Pointer[map[string]bool] // integrations that begin no call: a hand-over waits for them
 
 	mu       sync.Mutex
 	links    map[string]delivery.Link // by organization
@@ -313,7 +314,7 @@ func (p *partition) lane(organization string) *delivery.Lane {
 		Organization: organization,
 		Config:       p.config.Delivery,
 		Book:         p,
-		May:          func() bool { return p.tenure.maySend() && !p.lag.waits(time.Now()) },
+		May:          func() bool { return p.maySend(organization) },
 		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor.name, s) },
 		Metrics:      p.config.Metrics.Delivery,
 		Logger:       p.config.Logger.With("worker", p.config.ID, "partition", p.number), // the lane adds vendor and organization

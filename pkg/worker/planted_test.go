@@ -187,7 +187,7 @@ var grafts = []graft{
 `,
 	}}, false},
 	{"a hand-over does not wait for calls", []string{stopWorker, slow}, []edit{
-		{"worker/membership.go", "for limit.Err() == nil && p.sending() > 0 {", "for limit.Err() == nil && p.sending() > 0 && !$ {"},
+		{"worker/membership.go", "if len(busy) == 0 || limit.Err() != nil {", "if len(busy) == 0 || limit.Err() != nil || $ {"},
 		{"worker/worker.go", "if n := p.cut.Load(); n > 0 && context.Cause(fenced) == nil {", "if n := p.cut.Load(); n > 0 && context.Cause(fenced) == nil && !$ {"},
 	}, false},
 	{"calls begin on a lease that may end before them", nil, []edit{{

@@ -41,8 +41,9 @@ func (t *tenure) renew(asked time.Time) { t.renewed.Store(&asked) }
 // ends is when the partition is to be dropped unless the lease is renewed.
 func (t *tenure) ends() time.Time { return t.renewed.Load().Add(t.writing) }
 
-// cede lets no further call begin: the partition is about to be handed over.
-func (t *tenure) cede() { t.ceded.Store(true) }
+// cede lets no further call begin, or lets them again: the partition is about to
+// be handed over.
+func (t *tenure) cede(ceded bool) { t.ceded.Store(ceded) }
 
 // maySend says whether a call may begin now.
 func (t *tenure) maySend() bool { return !t.ceded.Load() && t.age(time.Now()) < t.sending }
