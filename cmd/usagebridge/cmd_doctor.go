@@ -23,7 +23,7 @@ NATS. Findings go to stdout, with --json with an id for each check that stays th
 same. Exit codes: 0 nothing is wrong, 1 a check failed, 3 warnings alone.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := diagnose(gather(cmd.Context(), vendor, offline))
+			r := diagnose(gather(cmd.Context(), vendor, offline), checks())
 			if err := cmd.Context().Err(); err != nil {
 				return err // what was found is the interruption
 			}

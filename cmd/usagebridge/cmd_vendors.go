@@ -21,7 +21,7 @@ import (
 
 func (c *cli) vendorsCommand() *cobra.Command {
 	return group("vendors", "Vendors that are set up, and what holds for all figures of one",
-		c.vendorsList(), c.vendorsShow(), c.vendorsStop(), c.vendorsResume(), c.vendorsGuard())
+		c.vendorsList(), c.vendorsShow(), c.vendorsStop(), c.vendorsResume(), c.vendorsGuard(), c.vendorsCutoff())
 }
 
 func (c *cli) vendorsList() *cobra.Command {
@@ -294,12 +294,13 @@ type vendorView struct {
 	State      string             `json:"state"`
 	Stopped    *stop              `json:"stopped,omitempty"` // by whom and why, if it is
 	Guards     map[string]float64 `json:"guards,omitempty"`  // by service the factor from which on a count has jumped
+	Cutoff     *cutoff            `json:"cutoff,omitempty"`
 }
 
 func viewVendor(v broker.Vendor, record vendorRecord) vendorView {
 	view := vendorView{
 		Name: v.Name, Partitions: v.Partitions, Replicas: v.Replicas, Created: v.Created, Messages: v.Messages, Bytes: v.Bytes,
-		State: vendorFolded, Stopped: record.Stopped, Guards: record.Jump,
+		State: vendorFolded, Stopped: record.Stopped, Guards: record.Jump, Cutoff: record.Cutoff,
 	}
 	if view.Stopped != nil {
 		view.State = vendorStopped
@@ -433,6 +434,11 @@ func (p *vendorPicture) rows(now time.Time) [][]string {
 	for _, service := range slices.Sorted(maps.Keys(p.Guards)) {
 		factor := factorText(p.Guards[service])
 		add("guard", "service %s: more than %s times the count before, or less than 1/%s of it, waits for approval", printable(service), factor, factor)
+	}
+	if p.Cutoff != nil {
+		if at, err := p.Cutoff.next(now); err == nil {
+			add("billing cut-off", "%s: next in %s", p.Cutoff, briefly(at.Sub(now)))
+		}
 	}
 	if p.DeadLetters > 0 {
 		add("dead letters", "%d: see `usagebridge dlq ls --vendor %s`", p.DeadLetters, p.Name)

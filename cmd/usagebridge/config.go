@@ -68,6 +68,8 @@ type Config struct {
 	SnapshotPatience  time.Duration `envconfig:"SNAPSHOT_PATIENCE" default:"24h" desc:"How long a snapshot waits for missing parts before it is given up: its figures stand, its zeros never come."`
 	DeadLetterShare   float64       `envconfig:"DEAD_LETTER_SHARE" default:"0.5" desc:"Share of dead ones among a vendor's last 1000 events, 0 to 1, beyond which the vendor's events are not folded until an operator resumes it; 0: no limit."`
 
+	MetricsOrganizations int `envconfig:"METRICS_ORGANIZATIONS" default:"100" desc:"How many integrations, those furthest behind, have a gauge of their own on each worker, with the organization's id as a label; 0: none."`
+
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat string `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text or auto (text on a terminal)."`
 }
@@ -163,6 +165,7 @@ func (c *Config) check() []error {
 	complain(c.LagWait < 0 || c.LagWait > time.Minute, "LAG_WAIT", "%v: want 0 to 1m", c.LagWait)
 	complain(c.TooFarAhead <= 0, "TOO_FAR_AHEAD", "%v: want more than 0", c.TooFarAhead)
 	complain(c.TooOld < 0, "TOO_OLD", "%v: want 0 or more", c.TooOld)
+	complain(c.MetricsOrganizations < 0 || c.MetricsOrganizations > 10_000, "METRICS_ORGANIZATIONS", "%d: want 0 to 10000", c.MetricsOrganizations)
 	_, err = logLevel(c.LogLevel)
 	complain(err != nil, "LOG_LEVEL", "%q: want debug, info, warn or error", c.LogLevel)
 	complain(c.LogFormat != "json" && c.LogFormat != "text" && c.LogFormat != "auto", "LOG_FORMAT", "%q: want json, text or auto", c.LogFormat)

@@ -28,6 +28,18 @@ func gather(ctx context.Context, vendor string, offline bool) *evidence {
 		return e
 	}
 	e.lookAtStore()
+	e.lookAtConfig()
+	if err := e.refuseToOpen(); err != nil {
+		e.natsErr = err
+	} else {
+		e.lookAtServer(ctx)
+	}
+	e.lookAtKeys()
+	return e
+}
+
+// lookAtConfig looks at the files that the variables name.
+func (e *evidence) lookAtConfig() {
 	for _, s := range e.config.settings() {
 		if s.Source == "environment" {
 			e.given++
@@ -41,13 +53,6 @@ func gather(ctx context.Context, vendor string, offline bool) *evidence {
 			e.clientCertificateEnds = pair.Leaf.NotAfter // what is wrong with it keeps us from connecting
 		}
 	}
-	if err := e.refuseToOpen(); err != nil {
-		e.natsErr = err
-	} else {
-		e.lookAtServer(ctx)
-	}
-	e.lookAtKeys()
-	return e
 }
 
 // lookAtStore chooses the directory as every command does: that of dev if dev

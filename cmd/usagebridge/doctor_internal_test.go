@@ -80,7 +80,7 @@ func TestNothingIsSaidOfWhatIsInOrder(t *testing.T) {
 	for name, alter := range map[string]func(*evidence){"cluster": func(*evidence) {}, "embedded": local} {
 		e := healthy()
 		alter(e)
-		r := diagnose(e)
+		r := diagnose(e, checks())
 		for _, f := range r.Findings {
 			if f.Verdict != stepOK && f.Verdict != stepSkipped || f.Mend != "" {
 				t.Errorf("%s: got %s %s %q, mend %q, want it in order", name, f.ID, f.Verdict, f.Observed, f.Mend)
@@ -310,7 +310,7 @@ func TestEachCheckKnowsWhatIsWrong(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			e := healthy()
 			tt.alter(e)
-			r := diagnose(e)
+			r := diagnose(e, checks())
 			seen[tt.id] = true
 			at := slices.IndexFunc(r.Findings, func(f reported) bool {
 				return f.ID == tt.id && f.Verdict == tt.want && strings.Contains(f.Object+": "+f.Observed, tt.says)
@@ -350,7 +350,7 @@ func TestWhatStandsOnSomethingBrokenIsSkipped(t *testing.T) {
 		e := healthy()
 		tt.alter(e)
 		var got []string
-		for _, f := range diagnose(e).Findings {
+		for _, f := range diagnose(e, checks()).Findings {
 			if f.Verdict != stepSkipped {
 				got = append(got, f.ID)
 			}
@@ -380,7 +380,7 @@ func TestTheVerdictOfAReportIsTheWorstOfItsFindings(t *testing.T) {
 		for _, alter := range tt.alter {
 			alter(e)
 		}
-		r := diagnose(e)
+		r := diagnose(e, checks())
 		counted := 0
 		for _, n := range r.Counts {
 			counted += n
@@ -437,7 +437,7 @@ func TestReportsForPeople(t *testing.T) {
 	for name, alter := range cases {
 		e := healthy()
 		alter(e)
-		r := diagnose(e)
+		r := diagnose(e, checks())
 		got := r.text()
 		path := filepath.Join("testdata", "doctor", name+".golden")
 		want, err := os.ReadFile(path)

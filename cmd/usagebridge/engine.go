@@ -36,6 +36,7 @@ type engine struct {
 	statuses     *status.Metrics
 	roster       *status.Roster
 	rules        *rulebook
+	survey       *survey
 	hosts        map[string]*delivery.Host // by scheme and host; follow alone uses it
 }
 
@@ -75,7 +76,9 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		LeaseTTL:    ttl,
 		Signal:      e.tracker.Observe,
 		Metrics:     worker.NewMetrics(registry),
-		Logger:      a.log,
+
+		ShownOrganizations: a.config.MetricsOrganizations,
+		Logger:             a.log,
 
 		SnapshotPatience: a.config.SnapshotPatience,
 		DeadShare:        a.config.DeadLetterShare,
@@ -85,6 +88,10 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	})
 	if e.rules, err = newRulebook(ctx, e); err != nil {
 		return nil, err
+	}
+	e.survey = newSurvey(a, e.worker.Owned, e.rules.cutoffs)
+	if err := registry.Register(e.survey); err != nil {
+		return nil, fmt.Errorf("register the gauges of NATS: %w", err)
 	}
 	return e, nil
 }
@@ -217,6 +224,7 @@ func (e *engine) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return e.app.broker.AnswerLanes(ctx, e.describeLane) })
 	group.Go(func() error { return e.replays(ctx) })
+	group.Go(func() error { e.survey.run(ctx); return nil })
 	group.Go(func() error { tidyAfterTakeOver(ctx, e.worker.Keys, debug.FreeOSMemory); return nil })
 	if statuses != nil {
 		group.Go(func() error { return statuses.run(ctx) })
@@ -263,6 +271,8 @@ func (e *engine) link(i *status.Integration) delivery.Link {
 		Credentials: i.Credentials,
 		Generation:  i.Generation,
 		Host:        e.host(i.APIURL),
+		StatusSince: i.Since,
+		HoldSince:   i.HoldSince,
 		// Known from before a restart or from another worker.
 		Unauthorized: i.Hold == string(ledger.Unauthorized),
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/console"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/worker"
@@ -91,6 +92,8 @@ func writeMetricsTable(t *testing.T, w io.Writer) {
 	t.Helper()
 	registry := newRegistry()
 	worker.NewMetrics(registry)
+	status.NewMetrics(registry)
+	registry.MustRegister(newSurvey(nil, nil, nil))
 	console.New(console.Config{
 		Gatherer: registry, Registerer: registry, Logger: slog.New(slog.DiscardHandler),
 		Ready:   func() error { return nil },

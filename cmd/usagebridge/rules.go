@@ -27,6 +27,8 @@ type vendorRecord struct {
 	// Jump is by service the factor by which a count may differ from the one
 	// before without waiting for approval.
 	Jump map[string]float64 `json:"jump,omitempty"`
+	// Cutoff is when the billing period ends; nil: nobody has said.
+	Cutoff *cutoff `json:"cutoff,omitempty"`
 }
 
 // stop says who stopped a vendor, and why.

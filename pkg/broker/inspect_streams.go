@@ -16,6 +16,7 @@ import (
 // StreamFacts is a stream, or the stream behind a bucket.
 type StreamFacts struct {
 	Kind, Name string // as Init reports them
+	stream     string
 	Vendor     string // the vendor it belongs to, or the first that shares it
 	Missing    bool   // then nothing else is known
 
@@ -29,8 +30,11 @@ type StreamFacts struct {
 	Refuses         bool   // when it is full publishing is refused, instead of dropping the oldest
 	MaxAge          time.Duration
 	Duplicates      time.Duration // the duplicate window
-	Last            time.Time     // of the newest message; zero: none
+	First, Last     time.Time     // of the oldest and of the newest message; zero: none
 }
+
+// StreamName is the name of the stream itself: a bucket's has a prefix.
+func (f *StreamFacts) StreamName() string { return f.stream }
 
 // PeerFacts is one follower of a replicated stream.
 type PeerFacts struct {
@@ -78,7 +82,7 @@ type PartitionFacts struct {
 func (b *Broker) inspectStream(ctx context.Context, o object, vendor string, i *Inspection) (StreamFacts, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	f := StreamFacts{Kind: o.kind, Name: o.name, Vendor: vendor}
+	f := StreamFacts{Kind: o.kind, Name: o.name, Vendor: vendor, stream: o.want.Name}
 	asked := time.Now()
 	s, err := b.js.Stream(ctx, o.want.Name)
 	if notFound(err) {
@@ -95,7 +99,7 @@ func (b *Broker) inspectStream(ctx context.Context, o object, vendor string, i *
 	f.Bytes, f.MaxBytes = info.State.Bytes, uint64(max(info.Config.MaxBytes, 0))
 	f.Refuses = info.Config.Discard == jetstream.DiscardNew
 	if info.State.Msgs > 0 {
-		f.Last = info.State.LastTime
+		f.First, f.Last = info.State.FirstTime, info.State.LastTime
 	}
 	if c := info.Cluster; c != nil && c.Name != "" {
 		f.Cluster, f.Leader = c.Name, c.Leader

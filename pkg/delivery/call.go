@@ -10,9 +10,10 @@ import (
 
 // call makes one call and hands on what became of it.
 func (l *Lane) call(ctx context.Context, t turn) {
+	first := t.tasks[0]
+	counted := l.counts(first)
 	a, sight, made := l.send(ctx, t)
 	t.leave(a)
-	first := t.tasks[0]
 	o := Outcome{Task: first, Answer: a, Verdict: Judge(first, a, l.config.Attempts)}
 	if len(t.tasks) > 1 && a.Class == Rejected {
 		o.Verdict = Verdict{Ruling: Split}
@@ -31,9 +32,10 @@ func (l *Lane) call(ctx context.Context, t turn) {
 		news = append(news, Lost)
 	}
 	outcomes := l.outcomes(t, o)
+	able := l.unable
 	l.mu.Unlock()
 	l.nudge()
-	l.metrics.called(l.vendor, o)
+	l.metrics.called(l.vendor, o, able, counted)
 	l.report(o, len(t.tasks))
 	// The outcomes first: the keeper of the status may take its time.
 	if o.Verdict.Ruling != NotCounted {
@@ -47,6 +49,16 @@ func (l *Lane) call(ctx context.Context, t turn) {
 			Generation: first.Generation, Credentials: t.link.Credentials, Answer: a,
 		})
 	}
+}
+
+// counts says whether the delivery of the figure counts for the objective: not
+// when it was not mapped, or is told again long after its time.
+func (l *Lane) counts(t Task) bool {
+	if t.Key.Kind != ledger.Count || t.Probe || t.Figure.Backfill != 0 {
+		return false
+	}
+	e, _ := l.book.Entry(t.Key)
+	return e.Reason != ledger.Unmapped
 }
 
 // outcomes puts the keys of a call that is over where they wait for its
@@ -214,6 +226,9 @@ func (l *Lane) floods(now time.Time) bool {
 	if l.refused++; l.config.Flood < 0 || l.refused < l.config.Flood {
 		return false
 	}
+	if l.refused == l.config.Flood {
+		l.metrics.floods.WithLabelValues(l.vendor).Inc()
+	}
 	l.gate.close(now.Add(floodPause), Flooded)
 	return true
 }
@@ -253,7 +268,7 @@ func (l *Lane) accepted(t Task, now time.Time) (signal bool) {
 	case ledger.Count:
 		l.misses = 0
 		if l.gate.hold == ledger.IntegrationNotReady {
-			l.gate.lift()
+			l.lift(now)
 		}
 		if t.Probe {
 			l.mapped(t.Key, now)
@@ -276,7 +291,7 @@ func (l *Lane) dealtWith(now time.Time) (lifted bool) {
 	if l.gate.hold != ledger.Anomaly {
 		return false
 	}
-	l.gate.lift()
+	l.lift(now)
 	l.expectNotReady(now)
 	return true
 }

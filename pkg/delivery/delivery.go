@@ -234,6 +234,9 @@ type Link struct {
 	Unauthorized bool
 	// Paused holds everything, by an operator's word.
 	Paused bool
+	// StatusSince is since when the status has been what it is, HoldSince since
+	// when the integration is known to be held. Zero: not known, or not held.
+	StatusSince, HoldSince time.Time
 	// Credentials changes whenever the tokens or the address change: it lifts
 	// a hold for bad credentials. It is a fingerprint, never a token.
 	Credentials string

@@ -58,6 +58,8 @@ type Lane struct {
 	foreseen []Outcome // of calls that need not be made, to be handed to the book
 	misses   int       // counts in a row that were not found, none accepted, while not ready
 	refused  int       // figures in a row that were refused for good
+	unable   time.Time // until when the integration could take no figures
+	paused   time.Time // since when, as far as this lane saw
 }
 
 // setup is the call that opens the mapping.
@@ -175,8 +177,14 @@ func (l *Lane) Settled(keys ...ledger.Key) {
 func (l *Lane) SetLink(link Link) {
 	now := time.Now()
 	l.mu.Lock()
+	if l.held() != "" {
+		l.unable = now
+	}
 	old := l.link
 	l.link = link
+	if link.Paused && !old.Paused {
+		l.paused = now
+	}
 	forgotten := link.Generation != old.Generation
 	anew := forgotten || link.Credentials != old.Credentials
 	opened := link.Ready && !old.Ready
@@ -184,10 +192,10 @@ func (l *Lane) SetLink(link Link) {
 		l.forget()
 	}
 	if anew {
-		l.meet()
+		l.meet(now)
 	}
 	if opened && l.gate.hold == ledger.IntegrationNotReady {
-		l.gate.lift()
+		l.lift(now)
 		l.gate.trial = true
 	}
 	if anew || link.Setup != old.Setup {
@@ -223,13 +231,19 @@ func (l *Lane) forget() {
 
 // meet begins with a partner of which, with new credentials or after a loss,
 // nothing is known.
-func (l *Lane) meet() {
+func (l *Lane) meet(now time.Time) {
 	if l.gate.hold == ledger.Unauthorized || l.gate.hold == ledger.Anomaly {
-		l.gate.lift()
+		l.lift(now)
 	}
 	l.gate.answered()
 	l.gate.closed = time.Time{}
 	l.look = look{calling: l.look.calling, begun: l.look.begun, wanted: true, first: l.link.Reader != nil}
+}
+
+// lift ends the hold: from now on the integration can take figures.
+func (l *Lane) lift(now time.Time) {
+	l.unable = now
+	l.gate.lift()
 }
 
 // expectNotReady holds the lane when nothing else does and the link says that

@@ -15,7 +15,13 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	retries  *prometheus.CounterVec
 	lag      *prometheus.HistogramVec
+	ready    *prometheus.HistogramVec
+	floods   *prometheus.CounterVec
 }
+
+// lagBuckets are those of times until a figure is accepted. One minute is the
+// bound of the objective that 99 % of figures keep.
+var lagBuckets = []float64{1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 86400}
 
 // NewMetrics registers the metrics of delivery.
 func NewMetrics(r prometheus.Registerer) *Metrics {
@@ -38,12 +44,24 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                           "usagebridge_delivery_lag_seconds",
 			Help:                           "From the event's time to the partner's acceptance of its figure.",
-			Buckets:                        []float64{1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 86400},
+			Buckets:                        lagBuckets,
 			NativeHistogramBucketFactor:    1.1,
 			NativeHistogramMaxBucketNumber: 100,
 		}, []string{"vendor"}),
+		ready: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "usagebridge_ready_delivery_lag_seconds",
+			Help: "From the event's time, or the time from which on the integration could take its figure if that is later, to the partner's acceptance. " +
+				"Backfills and figures that were not mapped are not counted.",
+			Buckets:                        lagBuckets,
+			NativeHistogramBucketFactor:    1.1,
+			NativeHistogramMaxBucketNumber: 100,
+		}, []string{"vendor"}),
+		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "usagebridge_integration_floods_total",
+			Help: "Integrations that were to be paused because so many figures in a row were refused for good.",
+		}, []string{"vendor"}),
 	}
-	r.MustRegister(m.requests, m.duration, m.retries, m.lag)
+	r.MustRegister(m.requests, m.duration, m.retries, m.lag, m.ready, m.floods)
 	return m
 }
 
@@ -60,6 +78,8 @@ func (m *Metrics) Touch(vendor string) {
 	}
 	m.retries.WithLabelValues(vendor)
 	m.lag.WithLabelValues(vendor)
+	m.ready.WithLabelValues(vendor)
+	m.floods.WithLabelValues(vendor)
 }
 
 func operations() []string {
@@ -70,7 +90,9 @@ func operations() []string {
 	return names
 }
 
-func (m *Metrics) called(vendor string, o Outcome) {
+// called counts a call. able is until when the integration could take nothing;
+// counted says whether its outcome counts for the objective.
+func (m *Metrics) called(vendor string, o Outcome, able time.Time, counted bool) {
 	if o.Verdict.Ruling == NotCounted {
 		return
 	}
@@ -82,11 +104,21 @@ func (m *Metrics) called(vendor string, o Outcome) {
 		m.retries.WithLabelValues(vendor).Inc()
 	case Delivered:
 		if o.Task.Key.Kind == ledger.Count && !o.Task.Again {
-			lag := o.Answer.At.Sub(time.Unix(0, o.Task.Figure.Time))
-			m.lag.WithLabelValues(vendor).Observe(max(lag.Seconds(), 0))
+			from := time.Unix(0, o.Task.Figure.Time)
+			m.lag.WithLabelValues(vendor).Observe(max(o.Answer.At.Sub(from).Seconds(), 0))
+			if counted {
+				m.ready.WithLabelValues(vendor).Observe(max(o.Answer.At.Sub(later(from, able)).Seconds(), 0))
+			}
 		}
 	case HoldKey, HoldLane, Wait, Unanswered, Split, Dead, NotCounted:
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func codeClass(status int) string {

@@ -9,7 +9,7 @@ import (
 // Status is what a lane is doing, for people.
 type Status struct {
 	Hold      ledger.HoldReason // "" when the lane sends
-	Since     time.Time         // of the hold
+	Since     time.Time         // of the hold; zero: not known
 	Message   string            // what the partner said when the hold began
 	NextProbe time.Time         // of a held integration or an unmapped key; zero when none is planned
 	Closed    time.Time         // the gate opens by itself then; zero when open
@@ -37,8 +37,14 @@ func (l *Lane) Status() Status {
 		Rate:      l.pace.current,
 		Down:      l.link.Host.Down(),
 	}
+	switch {
+	case s.Hold == ledger.Paused:
+		s.Since = l.paused
+	case s.Hold == ledger.IntegrationNotReady && !l.link.Ready:
+		s.Since = l.link.StatusSince
+	}
 	if s.Hold != "" && s.Hold == l.gate.hold {
-		s.Since, s.Message = l.gate.since, l.gate.message
+		s.Since, s.Message = earliest(l.gate.since, s.Since, l.heldBefore()), l.gate.message
 		if s.Hold != ledger.Unauthorized {
 			s.NextProbe = l.gate.probes.next
 		}
@@ -50,6 +56,25 @@ func (l *Lane) Status() Status {
 		s.Closed, s.Cause = l.gate.closed, l.gate.cause
 	}
 	return s
+}
+
+// heldBefore is since when the hold is known, from before this lane began; zero:
+// it is not.
+func (l *Lane) heldBefore() time.Time {
+	if l.gate.hold == ledger.Unauthorized || l.gate.hold == ledger.Anomaly {
+		return l.link.HoldSince
+	}
+	return time.Time{}
+}
+
+// earliest is the first of the times that are known.
+func earliest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if first.IsZero() || !t.IsZero() && t.Before(first) {
+			first = t
+		}
+	}
+	return first
 }
 
 // held is why the lane as a whole does not send, whatever the reason.

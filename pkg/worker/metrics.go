@@ -61,6 +61,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			stopped: prometheus.NewDesc("usagebridge_vendor_stopped", "Whether the vendor's events are not folded, because too many are dead or by an operator's word.", []string{"vendor"}, nil),
 			workers: prometheus.NewDesc("usagebridge_workers", "Workers that are alive, as far as this one sees, itself included.", nil, nil),
 			gates:   prometheus.NewDesc("usagebridge_partner_gate_closed", "Integrations to which nothing is sent, by reason.", []string{"vendor", "reason"}, nil),
+			whole:   prometheus.NewDesc("usagebridge_partitions", "Partitions that the vendor has; those without a worker are missing in the sum of partition_owned.", []string{"vendor"}, nil),
+			holds:   prometheus.NewDesc("usagebridge_oldest_hold_age_seconds", "Age of the oldest hold by its reason, of whole integrations that have something to send and of figures that are not mapped.", []string{"vendor", "reason"}, nil),
+			rate:    prometheus.NewDesc("usagebridge_partner_rate_limit", "Lowest number of calls per second that an integration is allowed now; 0: no limit.", []string{"vendor"}, nil),
+			drain:   prometheus.NewDesc("usagebridge_time_to_drain_seconds", "Longest time that an integration which takes calls needs for what it has to send, at the calls per second it is allowed.", []string{"vendor"}, nil),
+			behind:  prometheus.NewDesc("usagebridge_integration_behind_age_seconds", "Age of the oldest figure that the partner does not have as desired, of the integrations that are furthest behind.", []string{"vendor", "organization"}, nil),
 		},
 	}
 	r.MustRegister(m.received, m.events, m.letters, m.batch, m.duration, m.conflicts, m.owned, m.lost, m.handovers, m.takeover, m.snapshots, m.collector)
@@ -108,85 +113,3 @@ func (m *Metrics) folded(vendor string, messages int, w *work, took time.Duratio
 }
 
 func (m *Metrics) watch(w *Worker) { m.collector.worker = w }
-
-// collector reads gauges off the worker when it is scraped.
-type collector struct {
-	worker                                        *Worker
-	keys, oldest, gates, stopped, faults, workers *prometheus.Desc
-}
-
-// Describe names the gauges (prometheus.Collector).
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- c.keys
-	ch <- c.oldest
-	ch <- c.gates
-	ch <- c.faults
-	ch <- c.stopped
-	ch <- c.workers
-}
-
-// Collect reads the gauges (prometheus.Collector).
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	if c.worker == nil {
-		return
-	}
-	ch <- prometheus.MustNewConstMetric(c.workers, prometheus.GaugeValue, float64(c.worker.members.living()))
-	faulty := c.worker.faulty()
-	for vendor, partitions := range c.worker.owned() {
-		stopped := 0.0
-		if c.worker.Stopped(vendor) {
-			stopped = 1
-		}
-		ch <- prometheus.MustNewConstMetric(c.stopped, prometheus.GaugeValue, stopped, vendor)
-		ch <- prometheus.MustNewConstMetric(c.faults, prometheus.GaugeValue, float64(faulty[vendor]), vendor)
-		states := map[ledger.State]int{}
-		gates := map[string]int{}
-		oldest := int64(0)
-		for _, p := range partitions {
-			p.table.stateCounts(states)
-			if since := p.table.oldest(); since != 0 && (oldest == 0 || since < oldest) {
-				oldest = since
-			}
-			p.eachLane(func(_ string, s delivery.Status) {
-				if s.Hold != "" {
-					gates[string(s.Hold)]++
-				} else if !s.Closed.IsZero() {
-					gates[string(s.Cause)]++
-				}
-			})
-		}
-		for _, state := range ledger.States() {
-			ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(states[state]), vendor, string(state))
-		}
-		age := 0.0
-		if oldest != 0 {
-			age = time.Since(time.Unix(0, oldest)).Seconds()
-		}
-		ch <- prometheus.MustNewConstMetric(c.oldest, prometheus.GaugeValue, max(age, 0), vendor)
-		for _, reason := range gateReasons() {
-			ch <- prometheus.MustNewConstMetric(c.gates, prometheus.GaugeValue, float64(gates[reason]), vendor, reason)
-		}
-	}
-}
-
-// gateReasons are the reasons for which a whole integration may be waiting.
-func gateReasons() []string {
-	return []string{
-		string(ledger.IntegrationNotReady), string(ledger.Unauthorized), string(ledger.Paused), string(ledger.Anomaly),
-		string(delivery.Throttled), string(delivery.Unavailable),
-	}
-}
-
-// owned lists the partitions by vendor; a vendor without any is there too.
-func (w *Worker) owned() map[string][]*partition {
-	byVendor := map[string][]*partition{}
-	for vendor := range w.members.list() {
-		byVendor[vendor] = nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for at, p := range w.partitions {
-		byVendor[at.vendor] = append(byVendor[at.vendor], p)
-	}
-	return byVendor
-}

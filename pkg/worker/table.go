@@ -19,6 +19,8 @@ type table struct {
 	keepers map[ledger.Key]*ledger.Entry // entries of the kinds that are no figures
 	states  map[ledger.State]int
 	open    map[spot]int64 // figures that the partner does not have as desired, since when
+	// unmapped has those of them that are not mapped.
+	unmapped map[spot]struct{}
 	// services has, by organization, every service that was ever counted, as
 	// spots have it: to find the counts of one account without a look at all.
 	services map[uint32]map[uint32]struct{}
@@ -31,7 +33,7 @@ type table struct {
 func newTable() *table {
 	return &table{
 		names: newNames(), figures: map[spot]ledger.Packed{}, keepers: map[ledger.Key]*ledger.Entry{}, states: map[ledger.State]int{},
-		open: map[spot]int64{}, vacant: map[ledger.Key]uint64{}, services: map[uint32]map[uint32]struct{}{},
+		open: map[spot]int64{}, unmapped: map[spot]struct{}{}, vacant: map[ledger.Key]uint64{}, services: map[uint32]map[uint32]struct{}{},
 	}
 }
 
@@ -87,6 +89,11 @@ func (t *table) putOne(e *ledger.Entry) {
 	} else {
 		t.open[at] = e.Since
 	}
+	if e.Reason != ledger.Unmapped {
+		delete(t.unmapped, at)
+	} else {
+		t.unmapped[at] = struct{}{}
+	}
 }
 
 // forget takes out a key that the store has no entry of; revision is the one
@@ -106,6 +113,7 @@ func (t *table) forget(key ledger.Key, revision uint64) {
 		t.states[old.State()]--
 		delete(t.figures, at)
 		delete(t.open, at)
+		delete(t.unmapped, at)
 	}
 }
 
@@ -195,18 +203,25 @@ func (t *table) unbuilt() []ledger.Key {
 	return keys
 }
 
-// oldest is the earliest time since when a key has not been as desired, 0 when
-// all are.
-func (t *table) oldest() int64 {
+// sinces has, for each organization that is behind, the earliest time since when
+// the partner lacks one of its figures, and the earliest for figures that are not
+// mapped; 0: there are none.
+func (t *table) sinces() (behind map[string]int64, unmapped int64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	var oldest int64
-	for _, since := range t.open {
-		if oldest == 0 || since < oldest {
-			oldest = since
-		}
+	numbers := map[uint32]int64{}
+	for at, since := range t.open {
+		organization := t.names.organization(at)
+		numbers[organization] = first(numbers[organization], since)
 	}
-	return oldest
+	behind = make(map[string]int64, len(numbers))
+	for organization, since := range numbers {
+		behind[t.names.texts[organization]] = since
+	}
+	for at := range t.unmapped {
+		unmapped = first(unmapped, t.open[at])
+	}
+	return behind, unmapped
 }
 
 func (t *table) stateCounts(into map[ledger.State]int) {

@@ -138,8 +138,11 @@ type Config struct {
 	// Signal is told what answers say of an integration.
 	Signal func(ctx context.Context, vendor string, s delivery.Signal)
 
-	Metrics *Metrics
-	Logger  *slog.Logger
+	// ShownOrganizations is how many integrations, those furthest behind, have a
+	// gauge of their own.
+	ShownOrganizations int
+	Metrics            *Metrics
+	Logger             *slog.Logger
 }
 
 // Worker owns partitions. Build it with New, then Run it.
@@ -278,6 +281,14 @@ func (w *Worker) Keys() (n int) {
 
 // Owns says whether this worker runs the integration's partition.
 func (w *Worker) Owns(vendor, organization string) bool { return w.owner(vendor, organization) != nil }
+
+// Owned lists the partitions of the vendor that this worker has now.
+func (w *Worker) Owned(vendor string) (partitions []int) {
+	for _, p := range w.owned()[vendor] {
+		partitions = append(partitions, p.number)
+	}
+	return partitions
+}
 
 // Lane says what the integration's lane is doing; ok is false when another
 // worker runs it, or nobody.
