@@ -337,11 +337,16 @@ func (l *Lane) place(key ledger.Key) {
 // believed up to a day.
 const maxAhead = 24 * time.Hour
 
-// due is when a stored retry is to be made. One that lies further ahead than
-// any was ever planned was stored by a clock that was wrong: the key must not
-// wait for years. From here on the monotonic clock counts.
+// due is when a stored retry is to be made. The clock that stored it may have
+// been another worker's, and wrong, or ours may be: it is waited for no longer
+// than was planned when it was stored, and not for years. From here on the
+// monotonic clock counts.
 func (l *Lane) due(e *ledger.Entry, now time.Time) time.Time {
-	return now.Add(min(time.Unix(0, e.Next).Sub(now), max(maxAhead, l.config.RetryMax)))
+	wait := min(time.Unix(0, e.Next).Sub(now), max(maxAhead, l.config.RetryMax))
+	if e.Answer.At != 0 {
+		wait = min(wait, time.Duration(max(e.Next-e.Answer.At, 0)))
+	}
+	return now.Add(wait)
 }
 
 func (l *Lane) holdUnmapped(key ledger.Key, at place) {

@@ -74,3 +74,25 @@ func TestARetryStoredByAWrongClockWaitsNoLongerThanADay(t *testing.T) {
 		r.wantCalls(t, "after a day", 1)
 	})
 }
+
+// Regression: a worker whose clock was an hour behind waited for an hour before it
+// tried again what another one had put off for ten seconds.
+func TestARetryIsMadeAfterTheWaitThatWasPlannedWhateverTheClocks(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"ours is behind": time.Hour, "they agree": 0, "ours is ahead": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, delivery.Config{Linger: -1}, func(t *testing.T, r *rig) {
+				r.fold(acme, 1)
+				r.change(acme, func(e ledger.Entry) ledger.Entry {
+					answered := time.Now().Add(ahead)
+					return e.Retry(answered.Add(10*time.Second), ledger.Answer{At: answered.UnixNano(), Status: 503})
+				})
+				after(10*time.Second - time.Millisecond)
+				if ahead >= 0 {
+					r.wantCalls(t, "before it is due", 0)
+				}
+				after(time.Second)
+				r.wantCalls(t, "when it is due", 1)
+			})
+		})
+	}
+}
