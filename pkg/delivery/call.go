@@ -11,7 +11,6 @@ import (
 // call makes one call and hands on what became of it.
 func (l *Lane) call(ctx context.Context, t turn) {
 	first := t.tasks[0]
-	counted := l.counts(first)
 	a, sight, made := l.send(ctx, t)
 	t.leave(a)
 	o := Outcome{Task: first, Answer: a, Verdict: Judge(first, a, l.config.Attempts)}
@@ -35,7 +34,7 @@ func (l *Lane) call(ctx context.Context, t turn) {
 	able := l.unable
 	l.mu.Unlock()
 	l.nudge()
-	l.metrics.called(l.vendor, o, able, counted)
+	l.metrics.called(l.vendor, o, able, t.counted)
 	l.report(o, len(t.tasks))
 	// The outcomes first: the keeper of the status may take its time.
 	if o.Verdict.Ruling != NotCounted {
@@ -49,16 +48,6 @@ func (l *Lane) call(ctx context.Context, t turn) {
 			Generation: first.Generation, Credentials: t.link.Credentials, Answer: a,
 		})
 	}
-}
-
-// counts says whether the delivery of the figure counts for the objective: not
-// when it was not mapped, or is told again long after its time.
-func (l *Lane) counts(t Task) bool {
-	if t.Key.Kind != ledger.Count || t.Probe || t.Figure.Backfill != 0 {
-		return false
-	}
-	e, _ := l.book.Entry(t.Key)
-	return e.Reason != ledger.Unmapped
 }
 
 // outcomes puts the keys of a call that is over where they wait for its

@@ -51,7 +51,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		ready: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "usagebridge_ready_delivery_lag_seconds",
 			Help: "From the event's time, or the time from which on the integration could take its figure if that is later, to the partner's acceptance. " +
-				"Backfills and figures that were not mapped are not counted.",
+				"Not counted: backfills, and figures that were not mapped or whose account or service was not published.",
 			Buckets:                        lagBuckets,
 			NativeHistogramBucketFactor:    1.1,
 			NativeHistogramMaxBucketNumber: 100,

@@ -26,6 +26,7 @@ type item struct {
 	key   ledger.Key
 	place place
 	tried bool      // a call failed before: it no longer keeps others waiting
+	late  bool      // a count that was not mapped, or whose account or service nobody had published
 	at    time.Time // timed: when it is due; unmapped: since when
 	turn  uint64    // timed: of two that are due together, the one that came first goes first
 	index int       // timed: in the heap
@@ -132,9 +133,11 @@ func (q *queue) at(key ledger.Key, due time.Time) {
 
 func (q *queue) makeReady(key ledger.Key) { q.ready[key.Kind].push(q.enter(key, ready)) }
 
-// wait makes the count wait until the catalog key is released.
-func (q *queue) wait(key, catalog ledger.Key) {
+// wait makes the count wait until the catalog key is released; known says that
+// it was published.
+func (q *queue) wait(key, catalog ledger.Key, known bool) {
 	i := q.enter(key, waiting)
+	i.late = i.late || !known
 	l := q.waiting[catalog]
 	if l == nil {
 		l = &line{catalog: catalog}

@@ -20,6 +20,8 @@ type turn struct {
 	// proven is how many calls had proved a status by then: an answer to this
 	// one may be older than what they have proved.
 	proven int
+	// counted says that the delivery counts for the objective.
+	counted bool
 }
 
 // dispatch starts every call that may start until ctx ends, each with the
@@ -66,7 +68,10 @@ func (l *Lane) pick(now time.Time) (t turn, wait time.Duration, ok bool) {
 	if pause > 0 {
 		return turn{}, pause, false
 	}
-	t = turn{tasks: l.together(task), link: l.link, epoch: l.epoch, build: l.build.begun, leave: leave, proven: l.proven}
+	t = turn{
+		tasks: l.together(task), link: l.link, epoch: l.epoch, build: l.build.begun, leave: leave, proven: l.proven,
+		counted: l.counts(task),
+	}
 	if l.build.under > 0 {
 		t.build = -1
 	}
@@ -256,15 +261,33 @@ func (l *Lane) head(kind ledger.Kind) (Task, bool) {
 		case !ok || !wants(&e):
 			l.queue.drop(i.key)
 		case kind == ledger.Count && !l.has(i.key.AccountKey()):
-			l.queue.wait(i.key, i.key.AccountKey())
+			l.await(i.key, i.key.AccountKey())
 		case kind == ledger.Count && !l.has(i.key.ServiceKey()):
-			l.queue.wait(i.key, i.key.ServiceKey())
+			l.await(i.key, i.key.ServiceKey())
 		case kind == ledger.Count && l.gate.hold == "" && l.unmappedAsRead(i.key):
 			l.foresee(&e)
 		default:
+			i.late = i.late || e.Reason == ledger.Unmapped
 			return l.taskOf(&e), true
 		}
 	}
+}
+
+// await makes a count wait for its account or its service.
+func (l *Lane) await(key, catalog ledger.Key) {
+	_, known := l.book.Entry(catalog)
+	l.queue.wait(key, catalog, known)
+}
+
+// counts says whether the delivery of the figure counts for the objective: not
+// when it was not mapped, or its account or service not published, or when it is
+// told long after its time.
+func (l *Lane) counts(t Task) bool {
+	i := l.queue.items[t.Key]
+	if t.Key.Kind != ledger.Count || i == nil {
+		return false
+	}
+	return !i.late && !t.Probe && t.Figure.Backfill == 0
 }
 
 // together adds to an account, where the partner takes several in one call,
