@@ -26,7 +26,7 @@ type item struct {
 	key   ledger.Key
 	place place
 	tried bool      // a call failed before: it no longer keeps others waiting
-	late  bool      // a count that was not mapped, or whose account or service nobody had published
+	late  bool      // a count that waited for an account or a service that nobody had published
 	at    time.Time // timed: when it is due; unmapped: since when
 	turn  uint64    // timed: of two that are due together, the one that came first goes first
 	index int       // timed: in the heap

@@ -267,7 +267,6 @@ func (l *Lane) head(kind ledger.Kind) (Task, bool) {
 		case kind == ledger.Count && l.gate.hold == "" && l.unmappedAsRead(i.key):
 			l.foresee(&e)
 		default:
-			i.late = i.late || e.Reason == ledger.Unmapped
 			return l.taskOf(&e), true
 		}
 	}
