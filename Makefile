@@ -34,7 +34,7 @@ demo: ## play billing systems, bridge and partner in one process (EVENTS=100000 
 # go mod tidy and verify come before vet: a wrong go.sum explains a failing build better
 # than the failing build does.
 check: ## formatting, modules and vet
-	@unformatted=$$(gofmt -s -l cmd consumers pkg schemas) || exit 1; \
+	@unformatted=$$(gofmt -s -l cmd consumers deploy pkg schemas) || exit 1; \
 	if [ -n "$$unformatted" ]; then \
 		echo "not formatted; run 'make fmt':"; echo "$$unformatted"; exit 1; \
 	fi
