@@ -83,7 +83,7 @@ func (b *board) build() (dashboard.Dashboard, error) {
 			}},
 			ready[dashboard.DashboardLink]{dashboard.DashboardLink{
 				Title: "Runbook", Type: dashboard.DashboardLinkTypeLink, Icon: "doc", Tags: []string{},
-				Tooltip: "What every alert means, and what to do", Url: cog.ToPtr(runbook), TargetBlank: true,
+				Tooltip: "What every alert means, and what to do", Url: new(runbook), TargetBlank: true,
 			}},
 		})
 	id, top := uint32(1), uint32(0)
@@ -123,7 +123,7 @@ func (r ready[T]) Build() (T, error) { return r.value, nil }
 
 // source is the Prometheus that is chosen at the top of a board.
 func source() common.DataSourceRef {
-	return common.DataSourceRef{Type: cog.ToPtr("prometheus"), Uid: cog.ToPtr("${datasource}")}
+	return common.DataSourceRef{Type: new("prometheus"), Uid: new("${datasource}")}
 }
 
 func chooseSource() cog.Builder[dashboard.VariableModel] {
@@ -140,7 +140,7 @@ func chooseMany(name, label, metric string) cog.Builder[dashboard.VariableModel]
 		Sort(dashboard.VariableSortAlphabeticalAsc).
 		Multi(true).IncludeAll(true).AllValue(".*").
 		Current(dashboard.VariableOption{
-			Selected: cog.ToPtr(true),
+			Selected: new(true),
 			Text:     dashboard.StringOrArrayOfString{ArrayOfString: []string{"All"}},
 			Value:    dashboard.StringOrArrayOfString{ArrayOfString: []string{"$__all"}},
 		})

@@ -36,6 +36,7 @@ type panel struct {
 	content string  // of a kind of markdown
 	words   []word  // what the values of a timeline mean
 	follow  string  // link of each row of a table
+	open    *board  // the board that has more of it
 }
 
 // kind is how a panel shows its answer.
@@ -103,11 +104,17 @@ func (p *panel) build(id uint32, at dashboard.GridPos) (dashboard.Panel, error) 
 	built.Id = &id
 	built.GridPos = &at
 	built.Title = &p.title
-	built.Description = cog.ToPtr(p.description())
+	built.Description = new(p.description())
+	if p.open != nil {
+		built.Links = []dashboard.DashboardLink{{
+			Title: "More: " + p.open.title, Type: dashboard.DashboardLinkTypeLink, Tags: []string{},
+			Url: new("/d/" + p.open.uid() + "?${datasource:queryparam}&${vendor:queryparam}&${__url_time_range}"),
+		}}
+	}
 	if p.kind == markdown {
 		return built, nil
 	}
-	built.Datasource = cog.ToPtr(source())
+	built.Datasource = new(source())
 	if built.Targets, err = p.targets(); err != nil {
 		return built, err
 	}
@@ -164,7 +171,7 @@ func (p *panel) fields(to *dashboard.FieldConfigSource) {
 	}
 	d.Color = &dashboard.FieldColor{Mode: mode}
 	if (p.kind == lines || p.kind == stacked) && !p.log && !p.zoom {
-		d.Min = cog.ToPtr(0.0) // a small change of a large number must not look like a large one
+		d.Min = new(0.0) // a small change of a large number must not look like a large one
 	}
 	to.Overrides = []dashboard.DashboardFieldConfigSourceOverrides{}
 	for _, c := range p.paints {
@@ -193,7 +200,7 @@ func (p *panel) steps() []dashboard.Threshold {
 func (p *panel) mappings() []dashboard.ValueMapping {
 	options := map[string]dashboard.ValueMappingResult{}
 	for i, w := range p.words {
-		options[w.value] = dashboard.ValueMappingResult{Text: &w.text, Color: &w.color, Index: cog.ToPtr(int32(i))}
+		options[w.value] = dashboard.ValueMappingResult{Text: &w.text, Color: &w.color, Index: new(int32(i))}
 	}
 	return []dashboard.ValueMapping{{ValueMap: &dashboard.ValueMap{Type: dashboard.MappingTypeValueToText, Options: options}}}
 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// prometheusThat answers each query with a vector, or refuses it where refuses says so.
+func prometheusThat(t *testing.T, refuses func(expr string) bool, vector func(expr string) string) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		expr := r.URL.Query().Get("query")
+		if refuses(expr) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"status":"error","errorType":"bad_data","error":"parse error"}`)
+			return
+		}
+		_, _ = fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[%s]}}`, vector(expr))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func never(string) bool { return false }
+
+const one = `{"metric":{"vendor":"acme","organization":"msp-1"},"value":[1,"7"]}`
+
+func TestAskingCountsTheQueriesThatFindData(t *testing.T) {
+	server := prometheusThat(t, never, func(expr string) string {
+		if strings.Contains(expr, "$") {
+			t.Errorf("got the query %s, want every variable filled", expr)
+		}
+		return one
+	})
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-ask", server}, &out); err != nil {
+		t.Errorf("run says %v, want nothing: every query finds data", err)
+	}
+	for _, b := range boards() {
+		all := 0
+		for _, r := range b.rows {
+			for i := range r.panels {
+				all += len(r.panels[i].queries)
+			}
+		}
+		if want := fmt.Sprintf("%s: %d of %d queries find data\n", b.name, all, all); !strings.Contains(out.String(), want) {
+			t.Errorf("got %s\nwant %q in it", out.String(), want)
+		}
+	}
+	if want := "data   overview: Workers: 1 series, the first 7\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("got %s\nwant %q in it", out.String(), want)
+	}
+}
+
+func TestAskingTellsWhatMayBeEmptyFromWhatMayNot(t *testing.T) {
+	tests := []struct{ name, answer, of, line, says string }{
+		{"nothing where there must be data", "", "process_resident_memory_bytes", "EMPTY  overview: Memory by worker:", "1 queries find nothing although there must be data, and 0 fail"},
+		{"0/0 where there must be data", `{"metric":{},"value":[1,"NaN"]}`, "process_resident_memory_bytes", "EMPTY  overview: Memory by worker:", "1 queries find nothing"},
+		{"nothing where that is good news", "", "doctor_findings)", "empty  nats: Findings: nothing", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := prometheusThat(t, never, func(expr string) string {
+				if strings.Contains(expr, tt.of) {
+					return tt.answer
+				}
+				return one
+			})
+			var out bytes.Buffer
+			err := run(t.Context(), []string{"-ask", server}, &out)
+			if got := fmt.Sprint(err); (err == nil) != (tt.says == "") || !strings.Contains(got, tt.says) && err != nil {
+				t.Errorf("run says %q, want %q", got, tt.says)
+			}
+			if !strings.Contains(out.String(), tt.line) {
+				t.Errorf("got %s\nwant %q in it", out.String(), tt.line)
+			}
+		})
+	}
+}
+
+func TestAskingSaysWhichQueryFails(t *testing.T) {
+	server := prometheusThat(t, func(expr string) bool { return strings.HasPrefix(expr, "max(usagebridge_workers)") }, func(string) string { return one })
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"-ask", server}, &out)
+	if want := "0 queries find nothing although there must be data, and 1 fail"; err == nil || err.Error() != want {
+		t.Errorf("run says %v, want %s", err, want)
+	}
+	if want := "ERROR  overview: Workers: parse error: max(usagebridge_workers)\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("got %s\nwant %q in it", out.String(), want)
+	}
+}
+
+func TestAskingAPrometheusWithoutWorkersSaysSo(t *testing.T) {
+	server := prometheusThat(t, never, func(string) string { return "" })
+	err := run(t.Context(), []string{"-ask", server}, io.Discard)
+	if want := server + " has no series of usagebridge; want a Prometheus that scrapes its workers"; err == nil || err.Error() != want {
+		t.Errorf("run says %v, want %s", err, want)
+	}
+}
+
+func TestWithoutATaskTheCommandSaysWhatItWants(t *testing.T) {
+	t.Setenv("PROMETHEUS_URL", "")
+	err := run(t.Context(), nil, io.Discard)
+	if want := "nothing to do; want -write DIRECTORY or -ask URL"; err == nil || err.Error() != want {
+		t.Errorf("run says %v, want %s", err, want)
+	}
+}
