@@ -36,6 +36,7 @@ type newIntegration struct {
 func (c *cli) integrationsAdd() *cobra.Command {
 	var n newIntegration
 	var vendorFile, partnerFile, oemFile string
+	var ifMissing bool // one that is there already is left as it is
 	cmd := &cobra.Command{
 		Use:   "add VENDOR/ORGANIZATION",
 		Short: "Add an integration; its tokens are stored as ciphertext",
@@ -58,7 +59,12 @@ func (c *cli) integrationsAdd() *cobra.Command {
 				return usageError{err}
 			}
 			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
-				if err := a.addIntegration(ctx, n); err != nil {
+				err := a.addIntegration(ctx, n)
+				if ifMissing && errors.Is(err, broker.ErrExists) {
+					c.say("integration %s is there already, and was left as it is", args[0])
+					return nil
+				}
+				if err != nil {
 					return err
 				}
 				c.say("integration %s added, status %s", args[0], n.status)
@@ -67,6 +73,7 @@ func (c *cli) integrationsAdd() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	flags.BoolVar(&ifMissing, "if-missing", false, "leave an integration that is there already as it is, and succeed: for scripts that set things up")
 	flags.StringVar(&n.dialect, "dialect", string(vendorapi.MSPCentric), "the platform's variant of the API: mspcentric or gradient")
 	flags.StringVar(&n.apiURL, "api-url", "", "the API's address, such as https://sub.mspcentric.app/api; /vendor-api is appended")
 	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")

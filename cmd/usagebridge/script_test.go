@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -39,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"append":     appendMessage,
 			"partner":    callPartner,
 			"cluster":    startCluster,
+			"freeport":   freePort,
 		},
 	})
 }
@@ -127,6 +129,17 @@ func serving(ts *testscript.TestScript, neg bool, args []string) {
 		_, running, err := broker.FindEmbedded(ts.Getenv("USAGEBRIDGE_STORE_DIR"))
 		return err == nil && running
 	}, "no worker opened the store")
+}
+
+// freeport NAME sets the variable to a port of the loopback that is free now.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)) //nolint:forcetypeassert // what a TCP listener has
+	ts.Check(listener.Close())
 }
 
 // cluster starts three nats-servers with the configuration of deploy/nats, and
