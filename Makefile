@@ -23,7 +23,7 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint fmt generate verify vuln build nats-server clean
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint fmt generate verify vuln build nats-server nk deploy-check install-check clean
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,17 +95,29 @@ fmt: ## format and group imports as lint wants them
 generate: ## write the generated documents anew
 	$(GO) generate ./...
 
-verify: test lint vuln ## what a release needs: test, lint, vuln
+verify: test lint vuln deploy-check ## what a release needs: test, lint, vuln, deploy-check
 
 # Not part of .ci/run: it asks a database on the internet and fails without it.
 vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)
 	$(GO) tool -modfile=$(TOOLS) govulncheck ./...
+
+# Without a container engine. The units are looked at where systemd-analyze is installed.
+deploy-check: ## docker-compose.yml, the Dockerfile, .dockerignore and the systemd units against our rules
+	cd .tools/deploy && $(GO) vet ./... && $(GO) test ./... && $(GO) run . ../..
+
+# Not part of verify: it needs root, on a Linux machine with systemd and openssl. It starts a systemd
+# of its own in namespaces of its own, and changes nothing outside of them.
+install-check: ## run every command of deploy/install.md and deploy/backup.md
+	deploy/install_test.sh
 
 build: ## the binary, into bin/
 	$(BUILD) -o bin/usagebridge ./cmd/usagebridge
 
 nats-server: ## nats-server as this module pins it, into bin/
 	$(BUILD) -o bin/nats-server github.com/nats-io/nats-server/v2
+
+nk: ## nk, which makes nkeys, as this module pins it, into bin/
+	$(BUILD) -o bin/nk github.com/nats-io/nkeys/nk
 
 clean: ## remove what build and bench leave
 	rm -rf bin dist

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Plays the billing system of docker-compose.yml: a catalog once, and then a count every PAUSE
-# seconds, over HTTP to whichever worker takes it. It needs the shell, wget and date of busybox.
+# seconds, over HTTP to whichever worker takes it. It needs a shell with the tools of busybox.
 set -eu
 
 workers=${WORKERS:-http://worker-1:8080 http://worker-2:8080}
@@ -15,7 +15,7 @@ send() {
 		"$(cat /proc/sys/kernel/random/uuid)" "$vendor" "$1" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$vendor" "$organization" "$2")
 	while :; do
 		for worker in $workers; do
-			if wget -q -T 5 -O /dev/null --header 'Content-Type: application/cloudevents+json' --post-data "$body" "$worker/ingest/v1/events"; then
+			if timeout 10 wget -q -O /dev/null --header 'Content-Type: application/cloudevents+json' --post-data "$body" "$worker/ingest/v1/events"; then
 				touch /tmp/sent # what the health check looks at
 				return
 			fi

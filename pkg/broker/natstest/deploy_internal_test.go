@@ -27,7 +27,7 @@ func TestTheDeployedFilesAreWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	environment := append([]string{
-		"NATS_SERVER_NAME=n1", "NATS_LISTEN=0.0.0.0:4222", "NATS_MONITOR=127.0.0.1:8222", "NATS_CLUSTER_LISTEN=0.0.0.0:6222",
+		"NATS_SERVER_NAME=n1", "NATS_LISTEN=0.0.0.0:4222", "NATS_ADVERTISE=n1.example:4222", "NATS_MONITOR=127.0.0.1:8222", "NATS_CLUSTER_LISTEN=0.0.0.0:6222",
 		"NATS_ROUTES=[nats://n1.example:6222, nats://n2.example:6222, nats://n3.example:6222]", "NATS_STORE_DIR=" + t.TempDir(),
 	}, secrets.environment...)
 	check := func(file string, environment []string) (string, error) {

@@ -140,6 +140,7 @@ func (s *Server) configureSecurely(c Config, routes []string, secrets *Secrets) 
 	s.environment = append([]string{
 		"NATS_SERVER_NAME=" + s.name,
 		"NATS_LISTEN=" + s.Addr(),
+		"NATS_ADVERTISE=" + s.Addr(),
 		fmt.Sprintf("NATS_MONITOR=127.0.0.1:%d", s.monitor),
 		fmt.Sprintf("NATS_CLUSTER_LISTEN=127.0.0.1:%d", s.cluster),
 		"NATS_ROUTES=[" + strings.Join(routes, ", ") + "]",
