@@ -15,12 +15,12 @@ send() {
 		"$(cat /proc/sys/kernel/random/uuid)" "$vendor" "$1" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$vendor" "$organization" "$2")
 	while :; do
 		for worker in $workers; do
-			if timeout 10 wget -q -O /dev/null --header 'Content-Type: application/cloudevents+json' --post-data "$body" "$worker/ingest/v1/events"; then
+			if said=$(timeout 10 wget -q -O /dev/null --header 'Content-Type: application/cloudevents+json' --post-data "$body" "$worker/ingest/v1/events" 2>&1); then
 				touch /tmp/sent # what the health check looks at
 				return
 			fi
 		done
-		echo "no worker has taken $1 of $vendor/$organization: trying again in $pause s" >&2
+		echo "no worker has taken $1 of $vendor/$organization: trying again in $pause s: $said" >&2
 		sleep "$pause"
 	done
 }
