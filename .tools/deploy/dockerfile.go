@@ -121,7 +121,7 @@ func judgeBase(found *findings, from string, stages []string, module string) {
 	case !ok || version == "latest" || version == "":
 		found.add("deploy/Dockerfile", "FROM %s: want a tag, and not latest", from)
 	case name == "golang":
-		if m := goDirective.FindStringSubmatch(module); m == nil || !regexp.MustCompile(`^`+regexp.QuoteMeta(m[1])+`\.\d+-`).MatchString(version) {
+		if m := goDirective.FindStringSubmatch(module); len(m) != 2 || !regexp.MustCompile(`^`+regexp.QuoteMeta(m[1])+`\.\d+-`).MatchString(version) {
 			found.add("deploy/Dockerfile", "FROM %s: want the whole version of Go %s, and the distribution", from, m)
 		}
 	}
