@@ -80,10 +80,10 @@ var plantedFaults = []planted{
 	{
 		name: "mark before work",
 		edits: []edit{{
-			"pkg/delivery/call.go", "\ta, sight, made := l.send(ctx, t)\n",
+			"pkg/delivery/call.go", "\ta, sight, made := l.send(calling, t)\n",
 			"\tif k := t.tasks[0]; k.Key.Kind == ledger.Count {\n" +
 				"\t\tl.book.Settle(Outcome{Task: k, Answer: Answer{Class: Accepted, At: time.Now()}, Verdict: Verdict{Ruling: Delivered}})\n\t}\n" +
-				"\ta, sight, made := l.send(ctx, t)\n",
+				"\ta, sight, made := l.send(calling, t)\n",
 		}},
 		deeds: []deed{
 			{at: 50 * ms, kind: partnerPlan, plan: slowly(500 * ms)},

@@ -21,12 +21,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
 
-// Config is what a Console works with. All fields but Limits, Inform and
-// InformSecret are required.
+// Config is what a Console works with. All fields but Limits, Inform,
+// InformSecret and Tracer are required.
 type Config struct {
 	Gatherer   prometheus.Gatherer   // what /metrics shows
 	Registerer prometheus.Registerer // takes the Console's own metrics
@@ -57,6 +58,10 @@ type Config struct {
 	// InformSecret is the last part of the webhook's path. Empty: there is no
 	// webhook. It is compared in constant time and never logged.
 	InformSecret string
+
+	// Tracer makes a span of every ingest request; the context of Publish is
+	// part of its trace. Nil: tracing is off.
+	Tracer trace.Tracer
 }
 
 // Receipt says where an event is stored.
@@ -121,7 +126,7 @@ func (c *Console) routes() []route {
 		EnableOpenMetrics: true,
 	})
 	listed := []route{
-		{ingestPath, http.MethodPost, ingestPath, "takes CloudEvents: one structured, one binary, or a batch of up to 1,000", c.ingest},
+		{ingestPath, http.MethodPost, ingestPath, "takes CloudEvents: one structured, one binary, or a batch of up to 1,000", c.traced("ingest", c.ingest)},
 		{informPattern, http.MethodPost, informPattern, "takes the partner's Inform webhook, when a secret is configured", c.inform},
 		{"/metrics", http.MethodGet, "/metrics", "metrics for Prometheus", metricsAnswer.ServeHTTP},
 		{"/livez", http.MethodGet, "/livez", "200 while the process answers", live},

@@ -54,6 +54,7 @@ func (c *Console) ingest(w http.ResponseWriter, r *http.Request) {
 		refusal.write(w)
 		return
 	}
+	describe(r, events)
 	done, refusal := c.publish(r.Context(), &s, events)
 	if refusal != nil {
 		if refusal.Status == http.StatusServiceUnavailable {

@@ -11,11 +11,16 @@ import (
 // call makes one call and hands on what became of it.
 func (l *Lane) call(ctx context.Context, t turn) {
 	first := t.tasks[0]
-	a, sight, made := l.send(ctx, t)
+	calling, ended := l.trace(ctx, t.tasks)
+	a, sight, made := l.send(calling, t)
 	t.leave(a)
 	o := Outcome{Task: first, Answer: a, Verdict: Judge(first, a, l.config.Attempts)}
 	if len(t.tasks) > 1 && a.Class == Rejected {
 		o.Verdict = Verdict{Ruling: Split}
+	}
+	traceID := ""
+	if made {
+		traceID = ended(o)
 	}
 	now := time.Now()
 	if o.Verdict.Ruling == Retry || len(t.tasks) > 1 {
@@ -34,7 +39,7 @@ func (l *Lane) call(ctx context.Context, t turn) {
 	able := l.unable
 	l.mu.Unlock()
 	l.nudge()
-	l.metrics.called(l.vendor, o, able, t.counted)
+	l.metrics.called(l.vendor, o, able, t.counted, traceID)
 	l.report(o, len(t.tasks))
 	// The outcomes first: the keeper of the status may take its time.
 	if o.Verdict.Ruling != NotCounted {

@@ -31,6 +31,7 @@ type Lane struct {
 	book         Book
 	may          func() bool
 	signal       func(context.Context, Signal)
+	trace        func(context.Context, []Task) (context.Context, func(Outcome) string)
 	metrics      *Metrics
 	log          *slog.Logger
 	kick         chan struct{}
@@ -81,15 +82,26 @@ type Options struct {
 	May func() bool
 	// Signal is told what answers say of the integration; it may block, and
 	// must respect its context. Nil: nobody is told.
-	Signal  func(context.Context, Signal)
+	Signal func(context.Context, Signal)
+	// Trace follows the call that is about to be made for the tasks, with the
+	// context that it gives. What it gives beside that is told what came of the
+	// call, if it was made, and says in which trace it is recorded: empty for
+	// none. It must return at once. Nil: nobody follows.
+	Trace   func(ctx context.Context, tasks []Task) (calling context.Context, ended func(Outcome) (traceID string))
 	Metrics *Metrics
 	Logger  *slog.Logger
 }
+
+// untraced is what is told of a call that nobody follows.
+func untraced(Outcome) (traceID string) { return "" }
 
 // New makes a lane that sends nothing until it has a link and runs.
 func New(o Options) *Lane {
 	if o.Signal == nil {
 		o.Signal = func(context.Context, Signal) {}
+	}
+	if o.Trace == nil {
+		o.Trace = func(ctx context.Context, _ []Task) (context.Context, func(Outcome) string) { return ctx, untraced }
 	}
 	if o.May == nil {
 		o.May = func() bool { return true }
@@ -102,6 +114,7 @@ func New(o Options) *Lane {
 		book:         o.Book,
 		may:          o.May,
 		signal:       o.Signal,
+		trace:        o.Trace,
 		metrics:      o.Metrics,
 		log:          o.Logger.With("vendor", o.Vendor, "organization", o.Organization),
 		kick:         make(chan struct{}, 1),

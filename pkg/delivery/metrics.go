@@ -91,27 +91,38 @@ func operations() []string {
 }
 
 // called counts a call. able is until when the integration could take nothing;
-// counted says whether its outcome counts for the objective.
-func (m *Metrics) called(vendor string, o Outcome, able time.Time, counted bool) {
+// counted says whether its outcome counts for the objective. traceID names the
+// trace in which the call is recorded; empty: none.
+func (m *Metrics) called(vendor string, o Outcome, able time.Time, counted bool, traceID string) {
 	if o.Verdict.Ruling == NotCounted {
 		return
 	}
 	operation := o.Task.Operation()
 	m.requests.WithLabelValues(vendor, operation, codeClass(o.Answer.Status)).Inc()
-	m.duration.WithLabelValues(operation).Observe(o.Answer.Duration.Seconds())
+	observe(m.duration.WithLabelValues(operation), o.Answer.Duration.Seconds(), traceID)
 	switch o.Verdict.Ruling {
 	case Retry:
 		m.retries.WithLabelValues(vendor).Inc()
 	case Delivered:
 		if o.Task.Key.Kind == ledger.Count && !o.Task.Again {
 			from := time.Unix(0, o.Task.Figure.Time)
-			m.lag.WithLabelValues(vendor).Observe(max(o.Answer.At.Sub(from).Seconds(), 0))
+			observe(m.lag.WithLabelValues(vendor), max(o.Answer.At.Sub(from).Seconds(), 0), traceID)
 			if counted {
-				m.ready.WithLabelValues(vendor).Observe(max(o.Answer.At.Sub(later(from, able)).Seconds(), 0))
+				observe(m.ready.WithLabelValues(vendor), max(o.Answer.At.Sub(later(from, able)).Seconds(), 0), traceID)
 			}
 		}
 	case HoldKey, HoldLane, Wait, Unanswered, Split, Dead, NotCounted:
 	}
+}
+
+// observe takes a value, with the trace that shows how it came about, if any,
+// as its exemplar.
+func observe(o prometheus.Observer, value float64, traceID string) {
+	if exemplars, ok := o.(prometheus.ExemplarObserver); ok && traceID != "" {
+		exemplars.ObserveWithExemplar(value, prometheus.Labels{"trace_id": traceID})
+		return
+	}
+	o.Observe(value)
 }
 
 func later(a, b time.Time) time.Time {

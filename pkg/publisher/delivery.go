@@ -75,6 +75,7 @@ type delivery struct {
 
 // deliver sends m until it is acknowledged, refused for good, or ctx ends.
 func (p *Publisher) deliver(ctx context.Context, m message) (Ack, error) {
+	p.carryTrace(ctx, m.wire)
 	d := delivery{publisher: p, message: m, denied: p.refused.expect(m.wire.Subject)}
 	defer p.refused.forget(m.wire.Subject, d.denied)
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(firstPause),

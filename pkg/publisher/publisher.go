@@ -144,6 +144,9 @@ func or[T int | time.Duration](value, standard T) T {
 // be stored all the same; publishing it again under the same id and time is
 // safe. Lost connections and missing answers are retried until ctx ends, so
 // give it a deadline.
+//
+// When ctx is part of an OpenTelemetry trace that is recorded, the message tells
+// so, and a worker with tracing on goes on with the trace.
 func (p *Publisher) Publish(ctx context.Context, e *event.Event) (Ack, error) {
 	m, err := p.message(e)
 	if err != nil {

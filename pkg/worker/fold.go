@@ -34,6 +34,9 @@ type work struct {
 	calls     []ledger.Call
 	watch     *floodWatch
 	flooded   bool // too many of the vendor's events are dead: no more of them
+	tracing   bool
+	traced    *traced   // the message that is being folded
+	traces    []*traced // of all that were folded
 
 	messages     int                 // folded
 	events       int                 // in them, dead ones too
@@ -48,7 +51,7 @@ type disposition struct {
 
 func (p *partition) newWork(now time.Time) *work {
 	return &work{
-		now: now, table: p.table, rules: p.vendor.currentRules(), watch: p.vendor.watch(), changed: map[ledger.Key]*ledger.Entry{},
+		now: now, tracing: p.config.Tracer != nil, table: p.table, rules: p.vendor.currentRules(), watch: p.vendor.watch(), changed: map[ledger.Key]*ledger.Entry{},
 		completed: map[ledger.Key]bool{}, received: map[string]int{}, dispositions: map[disposition]int{}, snapshots: map[string]int{},
 	}
 }
@@ -109,6 +112,7 @@ func (p *partition) fold(batch []event.Message, now time.Time) *work {
 		m := &batch[w.messages]
 		w.messages++
 		w.received[family(m)]++
+		w.follow(m)
 		for _, r := range p.decode(m) {
 			w.events++
 			dead := len(w.letters)
@@ -147,6 +151,7 @@ func (p *partition) foldResult(w *work, m *event.Message, r event.Result) {
 		return
 	}
 	w.dispositions[disposition{family(m), ledger.Dead}]++
+	w.traced.became(ledger.Dead, fault.Reason)
 	w.letters = append(w.letters, p.letter(w, m, r, fault))
 }
 
@@ -181,6 +186,8 @@ func (p *partition) apply(w *work, m *event.Message, e *event.Event) (fault *eve
 		}
 	}
 	w.dispositions[disposition{family(m), folded.Disposition}]++
+	w.traced.became(folded.Disposition, "")
+	p.origins.note(folded.Figures, operations, w.traced)
 	w.woken = append(w.woken, folded.Figures...)
 	for _, scope := range folded.Completed {
 		w.completed[scope] = true

@@ -35,6 +35,8 @@ type partition struct {
 	cut    atomic.Int64                    // calls that were cut off without an answer
 	slow   atomic.Pointer[map[string]bool] // integrations that begin no call: a hand-over waits for them
 
+	origins *origins // nil: tracing is off
+
 	mu       sync.Mutex
 	links    map[string]delivery.Link // by organization
 	lanes    map[string]*delivery.Lane
@@ -57,6 +59,8 @@ func newPartition(c Config, vendor *vendorState, number int, t *tenure, log *slo
 		kick:   make(chan struct{}, 1),
 		links:  map[string]delivery.Link{},
 		lanes:  map[string]*delivery.Lane{},
+
+		origins: newOrigins(c.Tracer),
 	}
 }
 
@@ -309,7 +313,7 @@ func (p *partition) lane(organization string) *delivery.Lane {
 	if l := p.lanes[organization]; l != nil {
 		return l
 	}
-	l := delivery.New(delivery.Options{
+	options := delivery.Options{
 		Vendor:       p.vendor.name,
 		Organization: organization,
 		Config:       p.config.Delivery,
@@ -318,7 +322,11 @@ func (p *partition) lane(organization string) *delivery.Lane {
 		Signal:       func(ctx context.Context, s delivery.Signal) { p.config.Signal(ctx, p.vendor.name, s) },
 		Metrics:      p.config.Metrics.Delivery,
 		Logger:       p.config.Logger.With("worker", p.config.ID, "partition", p.number), // the lane adds vendor and organization
-	})
+	}
+	if p.config.Tracer != nil {
+		options.Trace = p.traceCall
+	}
+	l := delivery.New(options)
 	l.SetLink(p.links[organization])
 	p.lanes[organization] = l
 	if p.start != nil {
@@ -483,6 +491,7 @@ func (p *partition) cycle(ctx context.Context, source Source, batch []event.Mess
 			p.acknowledge(ctx, source, folded)
 			p.config.Metrics.folded(p.vendor.name, len(folded), w, time.Since(started))
 			p.report(w, len(folded), time.Since(started))
+			p.recordSpans(w, len(folded), started)
 			p.vendor.recorded(w.watch)
 			if w.flooded {
 				p.stopFolding()
@@ -593,6 +602,7 @@ func (p *partition) commit(w *work, outcomes []delivery.Outcome) {
 	}
 	settled := map[string][]ledger.Key{}
 	for _, o := range outcomes {
+		p.origins.settled(&o)
 		if o.Task.Generation < p.generation(o.Task.Key.Organization) {
 			// It rose while this was being recorded, and saw what was there before.
 			p.doubtLater(o.Task.Key)

@@ -116,12 +116,12 @@ type edit struct{ file, old, new string }
 // $ stands for the fault's own condition.
 var grafts = []graft{
 	{"mark before work", nil, []edit{{
-		"delivery/call.go", "\ta, sight, made := l.send(ctx, t)\n", `
+		"delivery/call.go", "\ta, sight, made := l.send(calling, t)\n", `
 	marked, at := t.tasks[0], time.Now()
 	if $ && marked.Key.Kind == ledger.Count {
 		l.book.Settle(Outcome{Task: marked, Answer: Answer{Class: Accepted, At: at}, Verdict: Verdict{Ruling: Delivered}})
 	}
-	a, sight, made := l.send(ctx, t)
+	a, sight, made := l.send(calling, t)
 	if $ && marked.Key.Kind == ledger.Count {
 		a = Answer{Class: Accepted, At: at}
 	}

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/usagebridge/usagebridge/pkg/delivery"
 	"github.com/usagebridge/usagebridge/pkg/event"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
@@ -143,6 +145,9 @@ type Config struct {
 	ShownOrganizations int
 	Metrics            *Metrics
 	Logger             *slog.Logger
+	// Tracer makes spans of messages whose trace is recorded, and of calls. Nil:
+	// tracing is off.
+	Tracer trace.Tracer
 }
 
 // Worker owns partitions. Build it with New, then Run it.
