@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/vault"
@@ -22,6 +24,7 @@ type app struct {
 	log      *slog.Logger
 	embedded *broker.Embedded // nil when the server is somebody else's
 	broker   *broker.Broker
+	tracer   trace.Tracer // nil: tracing is off
 }
 
 // openApp connects to the NATS server that the configuration names, or to the

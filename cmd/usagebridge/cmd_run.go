@@ -95,6 +95,11 @@ func (c *cli) serve(ctx context.Context, config Config, prepare func(context.Con
 		return err
 	}
 	defer a.close()
+	stopTracing, err := a.startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	if prepare != nil {
 		undo, err := prepare(ctx, a)
 		if err != nil {

@@ -72,6 +72,8 @@ type Config struct {
 
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat string `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text or auto (text on a terminal)."`
+
+	Tracing string `envconfig:"TRACING" default:"none" desc:"Where traces go: none, or otlp (over HTTP), with OpenTelemetry's own variables OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER and so on. See tracing.md."`
 }
 
 // loadConfig reads the environment and checks all of it at once.
@@ -169,7 +171,7 @@ func (c *Config) check() []error {
 	_, err = logLevel(c.LogLevel)
 	complain(err != nil, "LOG_LEVEL", "%q: want debug, info, warn or error", c.LogLevel)
 	complain(c.LogFormat != "json" && c.LogFormat != "text" && c.LogFormat != "auto", "LOG_FORMAT", "%q: want json, text or auto", c.LogFormat)
-	return errs
+	return append(errs, checkTracing(c.Tracing)...)
 }
 
 // areAddresses says whether the text is addresses of servers, separated by

@@ -58,7 +58,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{app: a, integrations: integrations, vault: keys, transport: punctual{vendorapi.NewTransport(idleConnections)}}
+	e := &engine{app: a, integrations: integrations, vault: keys, transport: a.transport()}
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
 	}
@@ -79,6 +79,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 
 		ShownOrganizations: a.config.MetricsOrganizations,
 		Logger:             a.log,
+		Tracer:             a.tracer,
 
 		SnapshotPatience: a.config.SnapshotPatience,
 		DeadShare:        a.config.DeadLetterShare,
@@ -94,6 +95,14 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 		return nil, fmt.Errorf("register the gauges of NATS: %w", err)
 	}
 	return e, nil
+}
+
+// transport carries the calls of all integrations.
+func (a *app) transport() http.RoundTripper {
+	if a.tracer == nil {
+		return punctual{vendorapi.NewTransport(idleConnections)}
+	}
+	return punctual{tracedTransport{vendorapi.NewTransport(idleConnections)}}
 }
 
 // leaseTTL is how long leases live in this store, which the configuration has

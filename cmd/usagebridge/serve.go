@@ -41,6 +41,7 @@ func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *p
 
 		Inform:       e.app.inform,
 		InformSecret: secret,
+		Tracer:       e.app.tracer,
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.run(ctx) })
