@@ -190,14 +190,9 @@ func (l *Lane) Settled(keys ...ledger.Key) {
 func (l *Lane) SetLink(link Link) {
 	now := time.Now()
 	l.mu.Lock()
-	if l.held() != "" {
-		l.unable = now
-	}
 	old := l.link
+	l.noteHolds(&link, now)
 	l.link = link
-	if link.Paused && !old.Paused {
-		l.paused = now
-	}
 	forgotten := link.Generation != old.Generation
 	anew := forgotten || link.Credentials != old.Credentials
 	opened := link.Ready && !old.Ready
@@ -231,6 +226,17 @@ func (l *Lane) SetLink(link Link) {
 	l.expectNotReady(now)
 	l.mu.Unlock()
 	l.nudge()
+}
+
+// noteHolds notes what only this lane knows of the times of holds, before it gets
+// the link.
+func (l *Lane) noteHolds(link *Link, now time.Time) {
+	if l.held() != "" {
+		l.unable = now
+	}
+	if link.Paused && !l.link.Paused {
+		l.paused = now
+	}
 }
 
 // forget drops what was known of a partner that has lost everything.
