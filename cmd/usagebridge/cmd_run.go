@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,8 +28,8 @@ while a worker runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := loadConfig()
-			if err != nil {
-				return err
+			if err := errors.Join(append([]error{err}, config.checkFiles()...)...); err != nil {
+				return usageError{err}
 			}
 			return c.serve(cmd.Context(), config, nil)
 		},
@@ -90,6 +91,9 @@ func devDir(storeDir string) string { return filepath.Join(storeDir, "dev") }
 // comes before the worker and gives back how to undo it.
 func (c *cli) serve(ctx context.Context, config Config, prepare func(context.Context, *app) (func(), error)) error {
 	log := newLogger(c.stderr, config.LogLevel, config.LogFormat)
+	for _, u := range unknownVariables() {
+		log.Warn("unknown environment variable", "variable", u.name, "nearest", u.nearest)
+	}
 	a, err := openApp(ctx, config, log)
 	if err != nil {
 		return err

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -11,8 +13,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/kelseyhightower/envconfig"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
 )
@@ -52,7 +52,7 @@ type Config struct {
 	ReassertAfter      time.Duration `envconfig:"REASSERT_AFTER" default:"168h" desc:"A count that was delivered so long ago is sent again when there is nothing else to send: the partner cannot be asked what it holds; 0: never."`
 	Linger             time.Duration `envconfig:"LINGER" default:"200ms" desc:"How long a changed figure waits for further changes before it is sent; 0: not at all."`
 
-	OEMAPIURL           string        `envconfig:"OEM_API_URL" desc:"Address of MSPCentric's OEM-API, such as https://sub.mspcentric.app/api, to read the status of integrations whose OEM token is known. Empty: it is not read."`
+	OEMAPIURL           string        `envconfig:"OEM_API_URL" secret:"url" desc:"Address of MSPCentric's OEM-API, such as https://sub.mspcentric.app/api, to read the status of integrations whose OEM token is known. Empty: it is not read."`
 	OEMClientID         string        `envconfig:"OEM_CLIENT_ID" desc:"The vendor's client id at the OEM-API."`
 	OEMClientSecretFile string        `envconfig:"OEM_CLIENT_SECRET_FILE" desc:"Path of a file with the vendor's client secret at the OEM-API."`
 	OEMPoll             time.Duration `envconfig:"OEM_POLL" default:"15m" desc:"How often statuses are read in the OEM-API; 0: never."`
@@ -76,26 +76,23 @@ type Config struct {
 	Tracing string `envconfig:"TRACING" default:"none" desc:"Where traces go: none, or otlp (over HTTP), with OpenTelemetry's own variables OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER and so on. See tracing.md."`
 }
 
-// loadConfig reads the environment and checks all of it at once.
+// loadConfig reads the environment and checks all of it at once. With an error
+// the configuration is that of the variables that could be read.
 func loadConfig() (Config, error) {
 	var c Config
-	if err := envconfig.Process(envPrefix, &c); err != nil {
-		if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
-			return c, usagef("%s: %q is no %s", parse.KeyName, cut(parse.Value, 40), plainType(parse.TypeName))
-		}
-		return c, usagef("environment: %w", err)
-	}
+	unread, errs := c.parse()
 	if c.StoreDir == "" {
 		dir, err := dataDir()
 		if err != nil {
-			return c, usagef("%s_STORE_DIR is not set and no data directory is known: %w", envPrefix, err)
+			errs = append(errs, fmt.Errorf("%s_STORE_DIR is not set and no data directory is known: %w", envPrefix, err))
 		}
 		c.StoreDir = dir
 	}
 	if c.WorkerID == "" {
 		c.WorkerID = defaultWorkerID()
 	}
-	if err := errors.Join(c.check()...); err != nil {
+	errs = append(errs, withoutEchoes(c.check(), unread)...)
+	if err := errors.Join(errs...); err != nil {
 		return c, usageError{err}
 	}
 	return c, nil
@@ -141,17 +138,15 @@ func (c *Config) check() []error {
 	complain(!areAddresses(c.NATSURL), "NATS_URL", "want an address such as nats://nats.example:4222")
 	complain(c.NATSCreds != "" && c.NATSNKey != "", "NATS_NKEY", "%s_NATS_CREDS is set as well: want one of them", envPrefix)
 	complain((c.NATSCert == "") != (c.NATSKey == ""), "NATS_CERT", "want it and %s_NATS_KEY, or none of them", envPrefix)
-	_, _, err := net.SplitHostPort(c.Listen)
-	complain(err != nil, "LISTEN", "%q: want host:port", c.Listen)
-	_, _, err = net.SplitHostPort(c.NATSListen)
-	complain(err != nil, "NATS_LISTEN", "%q: want host:port", c.NATSListen)
-	complain(c.PartnerRate < 0, "PARTNER_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerRate)
+	complain(!isListenAddress(c.Listen), "LISTEN", "%q: want host:port", c.Listen)
+	complain(!isListenAddress(c.NATSListen), "NATS_LISTEN", "%q: want host:port", c.NATSListen)
+	complain(!isRate(c.PartnerRate), "PARTNER_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerRate)
 	complain(c.PartnerConcurrency < 1 || c.PartnerConcurrency > 1024, "PARTNER_CONCURRENCY", "%d: want 1 to 1024", c.PartnerConcurrency)
 	complain(c.PartnerTimeout <= 0 || c.PartnerTimeout > 12*time.Second, "PARTNER_TIMEOUT", "%v: want more than 0, at most 12s", c.PartnerTimeout)
 	complain(c.PartnerAttempts < 1, "PARTNER_ATTEMPTS", "%d: want 1 or more", c.PartnerAttempts)
 	complain(c.RetryMin <= 0 || c.RetryMax < c.RetryMin, "RETRY_MIN", "%v up to RETRY_MAX %v: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
 	complain(c.ProbeMin <= 0 || c.ProbeMax < c.ProbeMin, "PROBE_MIN", "%v up to PROBE_MAX %v: want 0 < min ≤ max", c.ProbeMin, c.ProbeMax)
-	complain(c.PartnerHostRate < 0, "PARTNER_HOST_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerHostRate)
+	complain(!isRate(c.PartnerHostRate), "PARTNER_HOST_RATE", "%v: want calls per second, or 0 for no limit", c.PartnerHostRate)
 	complain(!(c.SnapshotZeroShare >= 0 && c.SnapshotZeroShare <= 1), "SNAPSHOT_ZERO_SHARE", "%v: want a share from 0 to 1", c.SnapshotZeroShare)
 	complain(c.SnapshotZeroKeys < 0, "SNAPSHOT_ZERO_KEYS", "%d: want a number of keys, or 0 for no limit", c.SnapshotZeroKeys)
 	complain(c.SnapshotPatience < time.Second, "SNAPSHOT_PATIENCE", "%s: want at least 1s", c.SnapshotPatience)
@@ -168,7 +163,7 @@ func (c *Config) check() []error {
 	complain(c.TooFarAhead <= 0, "TOO_FAR_AHEAD", "%v: want more than 0", c.TooFarAhead)
 	complain(c.TooOld < 0, "TOO_OLD", "%v: want 0 or more", c.TooOld)
 	complain(c.MetricsOrganizations < 0 || c.MetricsOrganizations > 10_000, "METRICS_ORGANIZATIONS", "%d: want 0 to 10000", c.MetricsOrganizations)
-	_, err = logLevel(c.LogLevel)
+	_, err := logLevel(c.LogLevel)
 	complain(err != nil, "LOG_LEVEL", "%q: want debug, info, warn or error", c.LogLevel)
 	complain(c.LogFormat != "json" && c.LogFormat != "text" && c.LogFormat != "auto", "LOG_FORMAT", "%q: want json, text or auto", c.LogFormat)
 	return append(errs, checkTracing(c.Tracing)...)
@@ -185,6 +180,20 @@ func areAddresses(text string) bool {
 	return true
 }
 
+// isListenAddress says whether a listener could be asked for there.
+func isListenAddress(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	_, err = (&net.Resolver{}).LookupPort(context.Background(), "tcp", port)
+	return err == nil
+}
+
+// isRate says whether so many calls per second can be counted; NaN compares as
+// neither less nor more than anything.
+func isRate(perSecond float64) bool { return perSecond >= 0 && perSecond <= math.MaxFloat64 }
+
 // limits bound the times of events, the same wherever one is judged.
 func (c *Config) limits() event.Limits {
 	return event.Limits{Ahead: c.TooFarAhead, Lateness: c.TooOld}
@@ -195,30 +204,60 @@ type setting struct {
 	Name    string `json:"name"`
 	Value   string `json:"value"`
 	Default string `json:"default"`
-	Source  string `json:"source"` // environment or default
+	Source  string `json:"source"` // where Value comes from
 	Desc    string `json:"description"`
 }
 
+// The sources of a setting's value.
+const (
+	fromEnvironment = "environment"
+	fromDefault     = "default"
+	fromOthers      = "derived" // computed from other settings, or from the machine
+)
+
 // settings lists every variable with its effective value; secrets are masked.
 func (c *Config) settings() []setting {
+	derived := map[string]string{
+		"STORE_DIR":          c.StoreDir,
+		"WORKER_ID":          c.WorkerID,
+		"MASTER_KEYSET":      filepath.Join(c.StoreDir, "master-keyset.json"),
+		"STATEMENT_KEY_FILE": filepath.Join(c.StoreDir, "statement-key.pem"),
+	}
 	var list []setting
 	value := reflect.ValueOf(c).Elem()
 	for i := range value.NumField() {
 		field := value.Type().Field(i)
+		name := field.Tag.Get("envconfig")
 		s := setting{
-			Name:    envPrefix + "_" + field.Tag.Get("envconfig"),
-			Value:   fmt.Sprint(value.Field(i).Interface()),
+			Name:    envPrefix + "_" + name,
+			Value:   mask(fmt.Sprint(value.Field(i).Interface()), field.Tag.Get("secret")),
 			Default: field.Tag.Get("default"),
-			Source:  "default",
+			Source:  fromDefault,
 			Desc:    field.Tag.Get("desc"),
 		}
-		if _, set := os.LookupEnv(s.Name); set {
-			s.Source = "environment"
+		given, set := os.LookupEnv(s.Name)
+		if set {
+			s.Source = fromEnvironment
 		}
-		s.Value = mask(s.Value, field.Tag.Get("secret"))
+		if computed, ok := derived[name]; ok && given == "" {
+			s.Value, s.Source = computed, fromOthers
+		}
 		list = append(list, s)
 	}
 	return list
+}
+
+// differs says whether a value was given that is not the default.
+func (s *setting) differs() bool {
+	if s.Source != fromEnvironment {
+		return false
+	}
+	given, err := time.ParseDuration(s.Value)
+	usual, usualErr := time.ParseDuration(s.Default)
+	if err == nil && usualErr == nil {
+		return given != usual // 168h and 168h0m0s are the same
+	}
+	return s.Value != s.Default
 }
 
 // mask hides what is secret in a value: all of it, or the user info of URLs.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/usagebridge/usagebridge/consumers/status"
@@ -40,12 +39,10 @@ func gather(ctx context.Context, vendor string, offline bool) *evidence {
 
 // lookAtConfig looks at the files that the variables name.
 func (e *evidence) lookAtConfig() {
+	e.files = e.config.files()
 	for _, s := range e.config.settings() {
-		if s.Source == "environment" {
+		if s.Source == fromEnvironment {
 			e.given++
-		}
-		if s.Value != "" && strings.HasPrefix(s.Desc, "Path of ") {
-			e.files = append(e.files, lookAtFile(s.Name, s.Value))
 		}
 	}
 	if e.config.NATSCert != "" {
