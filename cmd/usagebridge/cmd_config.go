@@ -43,6 +43,7 @@ warnings, with the name that is probably meant.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(c.copySecretsCommand())
 	cmd.Flags().BoolVar(&diff, "diff", false, "only what is set to something else than its default")
 	return cmd
 }
