@@ -23,7 +23,7 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint fmt generate verify vuln build nats-server nk deploy-check install-check clean
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint chart fmt generate verify vuln build nats-server nk deploy-check install-check clean
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,13 +89,17 @@ lint: ## golangci-lint as pinned in .tools (the first run builds it: minutes)
 	$(GO) tool -modfile=$(TOOLS) golangci-lint config verify
 	$(GO) tool -modfile=$(TOOLS) golangci-lint run ./...
 
+chart: ## the Helm chart: lint, render, and check what comes out (the first run builds helm: minutes)
+	$(GO) test -C .tools/kubernetes ./...
+	GO=$(GO) .tools/kubernetes/check.sh
+
 fmt: ## format and group imports as lint wants them
 	$(GO) tool -modfile=$(TOOLS) golangci-lint fmt ./...
 
 generate: ## write the generated documents anew
 	$(GO) generate ./...
 
-verify: test lint vuln deploy-check ## what a release needs: test, lint, vuln, deploy-check
+verify: test lint vuln deploy-check chart ## what a release needs: test, lint, vuln, deploy-check, chart
 
 # Not part of .ci/run: it asks a database on the internet and fails without it.
 vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)
