@@ -23,7 +23,7 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint chart fmt generate verify vuln build nats-server nk deploy-check install-check clean
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,13 +93,22 @@ chart: ## the Helm chart: lint, render, and check what comes out (the first run 
 	$(GO) test -C .tools/kubernetes ./...
 	GO=$(GO) .tools/kubernetes/check.sh
 
+release-check: ## that .goreleaser.yaml is right: decoded as goreleaser does, and checked
+	$(GO) test -C .tools/release ./...
+
+reproducible: ## that two builds of the last commit, in two directories, are the same bytes (minutes)
+	GO=$(GO) .tools/release/reproducible.sh
+
+sbom: build ## the modules in bin/usagebridge, as CycloneDX, into bin/usagebridge.cdx.json
+	$(GO) run -C .tools/release . sbom $(CURDIR)/bin/usagebridge $(CURDIR)/bin/usagebridge.cdx.json
+
 fmt: ## format and group imports as lint wants them
 	$(GO) tool -modfile=$(TOOLS) golangci-lint fmt ./...
 
 generate: ## write the generated documents anew
 	$(GO) generate ./...
 
-verify: test lint vuln deploy-check chart ## what a release needs: test, lint, vuln, deploy-check, chart
+verify: test lint vuln deploy-check chart release-check reproducible ## what a release needs: test, lint, vuln, deploy-check, chart, release-check, reproducible
 
 # Not part of .ci/run: it asks a database on the internet and fails without it.
 vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)
