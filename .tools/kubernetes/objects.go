@@ -52,7 +52,7 @@ type scaler struct {
 // scaledObject is KEDA's, as far as the chart uses it: its own module brings
 // the whole of its controller. The fields are those of keda.sh/v1alpha1.
 type scaledObject struct {
-	meta.TypeMeta   `json:",inline"`
+	meta.TypeMeta
 	meta.ObjectMeta `json:"metadata"`
 	Spec            struct {
 		ScaleTargetRef  autoscaling.CrossVersionObjectReference `json:"scaleTargetRef"`
