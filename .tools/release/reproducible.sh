@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 go=${GO:-go}
 root=$PWD
+commit=$(git rev-parse HEAD) # of now: there may be another when the second build begins
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
@@ -13,7 +14,8 @@ trap 'rm -rf "$dir"' EXIT
 # the first; with another time zone and umask, as on another machine.
 build() {
 	mkdir -p "$dir/$1"
-	git clone --quiet "$root" "$dir/$1/source"
+	git clone --quiet --no-checkout "$root" "$dir/$1/source"
+	git -C "$dir/$1/source" checkout --quiet --detach "$commit"
 	(
 		cd "$dir/$1/source"
 		GOCACHE="$dir/$1/cache" GOFLAGS=${REPRODUCIBLE_GOFLAGS:-} CGO_ENABLED=0 "$go" build -trimpath -buildvcs=true -o "$dir/$1/usagebridge" ./cmd/usagebridge
@@ -28,7 +30,7 @@ one=$dir/one/usagebridge
 another=$dir/another/directory/with/a/longer/name/usagebridge
 if ! cmp "$one" "$another"; then
 	diff <("$go" version -m "$one") <("$go" version -m "$another") || true
-	echo "two builds of $(git rev-parse --short HEAD) differ"
+	echo "two builds of $commit differ"
 	exit 1
 fi
 if grep -aqF "$dir" "$one"; then
