@@ -37,5 +37,5 @@ if grep -aqF "$dir" "$one"; then
 	echo "the binary holds the path of the directory that it was built in"
 	exit 1
 fi
-"$go" version -m "$one" | grep -E 'mod|vcs'
+"$go" version -m "$one" | grep -E '^[[:space:]]+(mod|build[[:space:]]+vcs)'
 sha256sum "$one" | sed "s|$dir/one/||"
