@@ -1,0 +1,88 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/broker"
+)
+
+// foldScenarios are about events that are not folded.
+func foldScenarios() []scenario {
+	return []scenario{
+		{
+			title:   "Most of what a billing system publishes is broken",
+			alerts:  []string{"UsagebridgeVendorStopped page"},
+			provoke: publishBroken, mend: resumeVendor,
+		},
+		{
+			title: "The ledger takes no more writes",
+			alerts: []string{
+				"UsagebridgeConsumerStalled page", "UsagebridgeBacklogOld ticket", "UsagebridgeRetentionInDanger page", "UsagebridgeLedgerWriteConflicts ticket",
+			},
+			provoke: fillLedger, sustain: moreFigures("msp-2"), mend: emptyLedger,
+		},
+	}
+}
+
+// ledgerStream is the stream of the vendor's ledger.
+const ledgerStream = "KV_LEDGER_" + vendor
+
+func publishBroken(ctx context.Context, s *stage) error {
+	s.tell("The billing system publishes 1500 events that are no JSON.")
+	subject := "usage.v1." + vendor + ".msp-1.count.a-1.s-1"
+	for i := range 1500 {
+		if _, err := s.js.PublishAsync(subject, fmt.Appendf(nil, "{%d", i)); err != nil {
+			return fmt.Errorf("publish what is broken: %w", err)
+		}
+	}
+	select {
+	case <-s.js.PublishAsyncComplete():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(patience):
+		return fmt.Errorf("publish what is broken: not acknowledged within %v", patience)
+	}
+}
+
+func resumeVendor(ctx context.Context, s *stage) error {
+	for _, args := range [][]string{{"vendors", "show", vendor}, {"dlq", "ls"}} {
+		if err := s.look(ctx, args...); err != nil {
+			return err
+		}
+	}
+	s.tell("The billing system has been mended. What it published before cannot be.")
+	// What waits in the log is broken, too, and would stop the vendor again.
+	return each(
+		func() error { return s.run(ctx, "vendors", "resume", vendor, "--why", "the billing system is mended") },
+		func() error {
+			return s.run(ctx, "dlq", "drop", "--vendor", vendor, "--reason", "malformed", "--yes", "--why", "published again")
+		},
+	)
+}
+
+func fillLedger(ctx context.Context, s *stage) error {
+	s.tell("The stream %s may hold no more than it does (as on a full disk), and figures are published.", ledgerStream)
+	if _, err := s.bound(ctx, ledgerStream, justFull); err != nil {
+		return err
+	}
+	return s.figures(ctx, "msp-1", 40, time.Now())
+}
+
+func emptyLedger(ctx context.Context, s *stage) error {
+	for _, args := range [][]string{{"vendors", "show", vendor}, {"doctor", "--offline"}} {
+		if err := s.look(ctx, args...); err != nil {
+			return err
+		}
+	}
+	s.tell("`nats stream edit %s --max-bytes=-1`", ledgerStream)
+	_, err := s.bound(ctx, ledgerStream, -1)
+	return err
+}
+
+// eventsStream is the vendor's log.
+var eventsStream = broker.EventsStream(vendor)

@@ -1,0 +1,287 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+)
+
+const (
+	// usualSpan is what the longest time of an alert is scaled down to.
+	usualSpan = 10 * time.Second
+	// fireWait bounds how long an alert may take to fire, resolveWait to resolve:
+	// a worker looks at NATS every 30 s.
+	fireWait    = 60 * time.Second
+	resolveWait = 120 * time.Second
+	// look is how often Prometheus is asked.
+	look = 500 * time.Millisecond
+)
+
+// session is one run.
+type session struct {
+	options
+
+	out       io.Writer
+	pattern   *regexp.Regexp
+	scenarios []scenario
+	scaled    *ruleFile
+
+	bins       binaries
+	instances  []instance
+	prometheus *prometheus
+	world      *world // nil: none is open
+	worlds     int
+	report     transcript
+	bad        int
+}
+
+// run plays the scenarios. An error is of the harness.
+func (g *session) run(ctx context.Context) (err error) {
+	if g.dir, err = os.MkdirTemp(g.dir, "gameday-"); err != nil {
+		return err
+	}
+	if g.bins, err = g.build(ctx); err != nil {
+		return err
+	}
+	ports, err := freePorts(ctx, 2)
+	if err != nil {
+		return err
+	}
+	for i, port := range ports {
+		g.instances = append(g.instances, instance{fmt.Sprint("worker-", i+1), fmt.Sprint("127.0.0.1:", port)})
+	}
+	rules := filepath.Join(g.dir, "rules.yaml")
+	if err := g.scaled.write(rules); err != nil {
+		return err
+	}
+	if g.prometheus, err = startPrometheus(ctx, g.bins.prometheus, g.dir, rules, g.instances); err != nil {
+		return err
+	}
+	defer g.prometheus.close()
+	defer func() {
+		if g.world != nil {
+			g.world.close()
+		}
+	}()
+	for i := range g.scenarios {
+		if err := g.play(ctx, &g.scenarios[i]); err != nil {
+			return fmt.Errorf("%s: the harness failed: %w", g.scenarios[i].title, err)
+		}
+	}
+	if g.boards != "" {
+		g.askBoards(ctx)
+	}
+	return g.report.write(g.transcript)
+}
+
+// enter gives a world of that kind: the one that is open, or a fresh one.
+func (g *session) enter(ctx context.Context, s setting, fresh bool) (err error) {
+	if g.world != nil && g.world.setting == s && !fresh {
+		return nil
+	}
+	if g.world != nil {
+		g.world.close()
+		g.world = nil
+	}
+	g.worlds++
+	dir := filepath.Join(g.dir, fmt.Sprint("world-", g.worlds))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	g.world, err = openWorld(ctx, dir, s, g.bins, g.instances)
+	return err
+}
+
+// play plays a scenario and tells what became of its alerts.
+func (g *session) play(ctx context.Context, s *scenario) error {
+	setting := usual
+	if s.setting != (setting0) {
+		setting = s.setting
+	}
+	if err := g.enter(ctx, setting, s.fresh); err != nil {
+		return err
+	}
+	st := &stage{world: g.world, chapter: g.report.chapter(s)}
+	a := &watch{prometheus: g.prometheus, scenario: s, chapter: st.chapter, fired: map[string]time.Duration{}, resolved: map[string]time.Duration{}}
+	quiet, err := a.until(ctx, nil, resolveWait, a.allQuiet)
+	if err != nil {
+		return err
+	}
+	if !quiet {
+		st.chapter.note("Before anything was done it fired already: %v", a.loud)
+		g.tell(s, a, "fires although nothing was done")
+		return nil
+	}
+	if s.prepare != nil {
+		if err := s.prepare(ctx, st); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	if err := s.provoke(ctx, st); err != nil {
+		return err
+	}
+	sustain := func() error {
+		if s.sustain == nil {
+			return nil
+		}
+		return s.sustain(ctx, st)
+	}
+	a.began = began
+	fired, err := a.until(ctx, sustain, fireWait, a.allFired)
+	if err != nil {
+		return err
+	}
+	a.began = time.Now()
+	if err := s.mend(ctx, st); err != nil {
+		return err
+	}
+	resolved, err := a.until(ctx, nil, resolveWait, a.allQuiet)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !fired:
+		g.tell(s, a, fmt.Sprintf("did not fire within %v", fireWait))
+	case !resolved:
+		g.tell(s, a, fmt.Sprintf("did not resolve within %v", resolveWait))
+	default:
+		g.tell(s, a, "")
+	}
+	return nil
+}
+
+// tell writes a line for every alert of the scenario.
+func (g *session) tell(s *scenario, a *watch, wrong string) {
+	for _, id := range s.alerts {
+		fired, hasFired := a.fired[id]
+		resolved, hasResolved := a.resolved[id]
+		switch {
+		case hasFired && hasResolved:
+			say(g.out, "ok    %-45s fired after %4.1f s, resolved after %4.1f s\n", id, fired.Seconds(), resolved.Seconds())
+		case hasFired:
+			say(g.out, "BAD   %-45s fired after %4.1f s, %s\n", id, fired.Seconds(), wrong)
+			g.bad++
+		default:
+			say(g.out, "BAD   %-45s %s%s\n", id, wrong, a.trouble(id))
+			g.bad++
+		}
+	}
+}
+
+// watch looks at the alerts of a scenario.
+type watch struct {
+	prometheus *prometheus
+	scenario   *scenario
+	chapter    *chapter
+
+	began           time.Time // of the provocation, or of the mending
+	last            map[string]seenRule
+	loud            []string
+	fired, resolved map[string]time.Duration
+}
+
+// until looks, and does what is to be done again and again, until all alerts are
+// as wanted or the time has passed.
+func (a *watch) until(ctx context.Context, sustain func() error, most time.Duration, done func() bool) (bool, error) {
+	deadline := time.Now().Add(most)
+	for {
+		if sustain != nil {
+			if err := sustain(); err != nil {
+				return false, err
+			}
+		}
+		var err error
+		if a.last, err = a.prometheus.rules(ctx); err != nil {
+			return false, err
+		}
+		if done() {
+			return true, nil
+		}
+		if time.Now().After(deadline) {
+			return false, nil
+		}
+		if !wait(ctx, look) {
+			return false, ctx.Err()
+		}
+	}
+}
+
+// firings are the alerts of a rule that fire and are what the scenario is about.
+func (a *watch) firings(id string) (all []firing) {
+	for _, f := range a.last[id].Alerts {
+		if f.State == "firing" && a.scenario.about(f.Labels) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+func (a *watch) allFired() bool {
+	for _, id := range a.scenario.alerts {
+		if _, seen := a.fired[id]; seen {
+			continue
+		}
+		if now := a.firings(id); len(now) > 0 {
+			a.fired[id] = time.Since(a.began)
+			a.chapter.fired(id, a.fired[id], now[0])
+		}
+	}
+	return len(a.fired) == len(a.scenario.alerts)
+}
+
+// allQuiet: none fires. An alert that fired and does no more has resolved.
+func (a *watch) allQuiet() bool {
+	a.loud = nil
+	for _, id := range a.scenario.alerts {
+		if len(a.firings(id)) > 0 {
+			a.loud = append(a.loud, id)
+			continue
+		}
+		_, hasFired := a.fired[id]
+		if _, seen := a.resolved[id]; hasFired && !seen {
+			a.resolved[id] = time.Since(a.began)
+			a.chapter.note("**%s** resolved %.0f s later.", id, a.resolved[id].Seconds())
+		}
+	}
+	return len(a.loud) == 0
+}
+
+// trouble says what Prometheus says against a rule.
+func (a *watch) trouble(id string) string {
+	r, ok := a.last[id]
+	switch {
+	case !ok:
+		return "; Prometheus does not have it"
+	case r.LastError != "":
+		return "; Prometheus: " + r.LastError
+	case len(r.Alerts) > 0:
+		return fmt.Sprintf("; it is %s with %v", r.Alerts[0].State, r.Alerts[0].Labels)
+	}
+	return ""
+}
+
+// askBoards has the program of the boards ask all their queries.
+func (g *session) askBoards(ctx context.Context) {
+	cmd := exec.CommandContext(ctx, "go", "run", g.boards, "-ask", g.prometheus.url, "-range", "15m", "-vendor", vendor, "-organization", "msp-1") //nolint:gosec // ours
+	out, err := cmd.CombinedOutput()
+	say(g.out, "boards:\n%s", out)
+	if err != nil {
+		say(g.out, "BAD   boards: %v\n", err)
+		g.bad++
+	}
+}
+
+// matches says whether the labels have all of the wanted ones.
+func matches(labels, wanted map[string]string) bool {
+	return !slices.ContainsFunc(slices.Collect(maps.Keys(wanted)), func(name string) bool { return labels[name] != wanted[name] })
+}
