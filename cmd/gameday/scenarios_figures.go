@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/sandbox"
 )
 
 // figureScenarios are about figures that are late, or dead.
@@ -16,6 +18,11 @@ func figureScenarios() []scenario {
 				"UsagebridgeFiguresLate page 1h", "UsagebridgeFiguresLate page 6h", "UsagebridgeFiguresLate ticket 3d",
 			},
 			prepare: longReady, provoke: publishLate, sustain: lateFigures, mend: publishInTime,
+		},
+		{
+			title:   "An account is not published",
+			alerts:  []string{"UsagebridgeFiguresOld ticket"},
+			provoke: forgetAccount, mend: publishAccount,
 		},
 		{
 			title:   "There is more to send than time before the cut-off",
@@ -61,6 +68,32 @@ func publishInTime(ctx context.Context, s *stage) error {
 	}
 	s.tell("The billing system publishes in time again.")
 	return s.figures(ctx, "msp-3", 12, time.Now())
+}
+
+func forgetAccount(ctx context.Context, s *stage) error {
+	s.tell("The billing system publishes a figure of acme/msp-2 for the account a-99, which it has not published.")
+	if err := s.write("counts.csv", "account,service,unitCount", "a-99,s-1,7"); err != nil {
+		return err
+	}
+	return s.do(ctx, "publish", "counts.csv", "--integration", name("msp-2"))
+}
+
+func publishAccount(ctx context.Context, s *stage) error {
+	for _, args := range [][]string{{"sync", "status"}, {"explain", "--integration", name("msp-2"), "--key", "count/a-99/s-1"}} {
+		if err := s.look(ctx, args...); err != nil {
+			return err
+		}
+	}
+	if err := s.write("accounts.csv", "id,name", "a-99,Name of a-99"); err != nil {
+		return err
+	}
+	if err := s.run(ctx, "publish", "accounts.csv", "--integration", name("msp-2"), "--kind", "accounts"); err != nil {
+		return err
+	}
+	s.tell("The person at the MSP maps the new account.")
+	return s.eventually(ctx, func() error {
+		return s.partner.Map(name("msp-2"), sandbox.Only("a-99"), sandbox.Only())
+	})
 }
 
 // setCutoff sets the vendor's cut-off.
