@@ -23,7 +23,7 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean gameday
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ torture: ## schedules of faults against real processes (SEED=1 MINUTES=1 NODES=1
 
 torture-faults: ## that torture finds the faults that are planted into the program
 	$(GO) test -tags torturefaults -run 'TestEveryPlantedFaultIsFound' -timeout 30m -parallel 2 -v ./cmd/torture
+
+# Not part of verify: it takes twenty minutes and a Prometheus, which no Go module brings.
+gameday: ## every alert provoked for real; needs a Prometheus (ARGS=-prometheus=PATH)
+	@$(GO) run ./cmd/gameday $(ARGS)
 
 lint: ## golangci-lint as pinned in .tools (the first run builds it: minutes)
 	$(GO) tool -modfile=$(TOOLS) golangci-lint config verify

@@ -79,7 +79,7 @@ func forgetAccount(ctx context.Context, s *stage) error {
 }
 
 func publishAccount(ctx context.Context, s *stage) error {
-	for _, args := range [][]string{{"sync", "status"}, {"explain", "--integration", name("msp-2"), "--key", "count/a-99/s-1"}} {
+	for _, args := range [][]string{{"sync", "status"}, {"explain", "--integration", name("msp-2"), "--key", "a-99/s-1"}} {
 		if err := s.look(ctx, args...); err != nil {
 			return err
 		}
