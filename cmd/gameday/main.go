@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -46,7 +47,7 @@ func main() {
 	flag.StringVar(&o.rules, "rules", "deploy/prometheus/usagebridge.rules.yaml", "the rules whose alerts are provoked")
 	flag.StringVar(&o.only, "only", "", "only scenarios of which an alert fits this regular expression")
 	flag.StringVar(&o.transcript, "transcript", "", "Markdown file for what was done and seen")
-	flag.StringVar(&o.boards, "boards", "", "package that writes the boards: its queries are asked at the end")
+	flag.StringVar(&o.boards, "boards", "deploy/grafana", "directory of the program that writes the boards and asks their queries, which it does at the end; empty: none")
 	flag.StringVar(&o.dir, "dir", "", "directory of everything that is started (default: a temporary one)")
 	flag.StringVar(&o.program, "program", "", "usagebridge, if it is built already")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory of a good run, too")
@@ -123,12 +124,7 @@ func (g *session) build(ctx context.Context) (b binaries, err error) {
 
 // chosen says whether the scenario is to be played.
 func (g *session) chosen(s *scenario) bool {
-	for _, id := range s.alerts {
-		if g.pattern.MatchString(id) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.alerts, g.pattern.MatchString)
 }
 
 // plan reads the rules, holds the scenarios against them and scales them down.

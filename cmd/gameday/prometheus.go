@@ -89,7 +89,7 @@ func (p *prometheus) get(ctx context.Context, path string, query url.Values) (io
 	if err != nil {
 		return nil, err
 	}
-	answer, err := p.client.Do(request) //nolint:bodyclose // the caller closes it
+	answer, err := p.client.Do(request)
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +145,18 @@ func (p *prometheus) rules(ctx context.Context) (map[string]seenRule, error) {
 
 // freePorts finds ports that are free now.
 func freePorts(ctx context.Context, n int) (ports []int, err error) {
+	var open []net.Listener // until all are found, so that none is found twice
+	defer func() {
+		for _, l := range open {
+			_ = l.Close() // nothing was accepted
+		}
+	}()
 	for range n {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer func() { _ = l.Close() }() // all at the end, so that none is found twice
+		open = append(open, l)
 		at, ok := l.Addr().(*net.TCPAddr)
 		if !ok {
 			return nil, fmt.Errorf("find a free port: %v is none", l.Addr())

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ func TestRulesAreScaledAlertByAlertAndRecordsTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := append(out.Groups[0].Rules, out.Groups[1].Rules...)
+	rules := slices.Concat(out.Groups[0].Rules, out.Groups[1].Rules)
 	for i, want := range []rule{
 		{Record: "vendor:late:rate3d", Expr: `rate(x_seconds_count{le="60"}[10s]) / rate(x_seconds_count[5s])`},
 		{Alert: "Late", Expr: "vendor:late:rate3d > 0.01", For: "10s", Labels: map[string]string{"severity": "page", "window": "3d"}},

@@ -27,12 +27,12 @@ func figureScenarios() []scenario {
 		{
 			title:   "There is more to send than time before the cut-off",
 			alerts:  []string{"UsagebridgeCutoffInDanger page"},
-			provoke: cutoffNear, mend: sendFaster,
+			provoke: cutoffNear, mend: sendFaster, after: removeCutoff,
 		},
 		{
 			title:   "A figure waits, and the cut-off comes",
 			alerts:  []string{"UsagebridgeFiguresBehindBeforeCutoff ticket", "UsagebridgeFiguresBehindBeforeCutoff page"},
-			provoke: waitForCutoff, mend: sendBeforeCutoff,
+			provoke: waitForCutoff, mend: sendBeforeCutoff, after: removeCutoff,
 		},
 		{
 			title:   "The partner refuses some figures",
@@ -102,7 +102,7 @@ func (s *stage) setCutoff(ctx context.Context, at time.Time) error {
 	return s.run(ctx, "vendors", "cutoff", vendor, "--day", at.Format("2"), "--at", at.Format("15:04"), "--zone", "UTC", "--why", "the partner bills then")
 }
 
-func (s *stage) removeCutoff(ctx context.Context) error {
+func removeCutoff(ctx context.Context, s *stage) error {
 	return s.do(ctx, "vendors", "cutoff", vendor, "--off", "--why", "the game is over")
 }
 
@@ -122,10 +122,7 @@ func sendFaster(ctx context.Context, s *stage) error {
 		}
 	}
 	s.tell("The partner allows more: the workers are restarted with USAGEBRIDGE_PARTNER_RATE=50.")
-	return each(
-		func() error { return s.restart("PARTNER_RATE=50") },
-		func() error { return s.removeCutoff(ctx) },
-	)
+	return s.restart("PARTNER_RATE=50")
 }
 
 func waitForCutoff(ctx context.Context, s *stage) error {
@@ -139,8 +136,6 @@ func sendBeforeCutoff(ctx context.Context, s *stage) error {
 	return each(
 		func() error { return s.look(ctx, "sync", "status") },
 		func() error { return unpause(ctx, s) },
-		func() error { return s.delivered(ctx, "msp-1") },
-		func() error { return s.removeCutoff(ctx) },
 	)
 }
 

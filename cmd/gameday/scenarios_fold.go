@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/usagebridge/usagebridge/pkg/broker"
 )
 
@@ -67,7 +69,8 @@ func resumeVendor(ctx context.Context, s *stage) error {
 
 func fillLedger(ctx context.Context, s *stage) error {
 	s.tell("The stream %s may hold no more than it does (as on a full disk), and figures are published.", ledgerStream)
-	if _, err := s.bound(ctx, ledgerStream, justFull); err != nil {
+	err := s.edit(ctx, ledgerStream, func(c *jetstream.StreamConfig, i *jetstream.StreamInfo) { c.MaxBytes = int64(i.State.Bytes) + 1 })
+	if err != nil {
 		return err
 	}
 	return s.figures(ctx, "msp-1", 40, time.Now())
@@ -80,8 +83,7 @@ func emptyLedger(ctx context.Context, s *stage) error {
 		}
 	}
 	s.tell("`nats stream edit %s --max-bytes=-1`", ledgerStream)
-	_, err := s.bound(ctx, ledgerStream, -1)
-	return err
+	return s.edit(ctx, ledgerStream, func(c *jetstream.StreamConfig, _ *jetstream.StreamInfo) { c.MaxBytes = -1 })
 }
 
 // eventsStream is the vendor's log.

@@ -26,7 +26,7 @@ func workerScenarios() []scenario {
 		{
 			title:   "Workers freeze again and again",
 			alerts:  []string{"UsagebridgeLeaseFlapping ticket"},
-			span:    30 * time.Second, // each time a lease has to end
+			span:    24 * time.Second, // each time a lease has to end
 			provoke: beginFreezing, sustain: freeze, mend: endFreezing,
 		},
 		{
@@ -54,6 +54,10 @@ func killWorkers(which ...int) func(context.Context, *stage) error {
 
 func startWorkers(which ...int) func(context.Context, *stage) error {
 	return func(ctx context.Context, s *stage) error {
+		// Before their leases have ended they count as alive.
+		if !wait(ctx, leaseTTL) {
+			return ctx.Err()
+		}
 		if err := s.look(ctx, "doctor", "--offline"); err != nil {
 			return err
 		}
@@ -88,16 +92,16 @@ func endCrashLoop(ctx context.Context, s *stage) error {
 }
 
 func beginFreezing(_ context.Context, s *stage) error {
-	s.tell("worker-1 and worker-2 stand still in turns (SIGSTOP), each time for longer than a lease.")
+	s.tell("worker-1 and worker-2 stand still in turns (SIGSTOP), each time for nearly as long as a lease lasts.")
 	return nil
 }
 
 func freeze(ctx context.Context, s *stage) error {
 	for _, p := range s.workers {
 		_ = p.signal(syscall.SIGSTOP)
-		whole := wait(ctx, leaseTTL)
+		whole := wait(ctx, leaseTTL-time.Second) // a partition is dropped when two thirds have passed
 		_ = p.signal(syscall.SIGCONT)
-		if !whole || !wait(ctx, 2*time.Second) {
+		if !whole || !wait(ctx, 1500*time.Millisecond) {
 			return ctx.Err()
 		}
 	}

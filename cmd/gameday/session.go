@@ -97,7 +97,10 @@ func (g *session) enter(ctx context.Context, s setting, fresh bool) (err error) 
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	g.world, err = openWorld(ctx, dir, s, g.bins, g.instances)
+	w, err := openWorld(ctx, dir, s, g.bins, g.instances)
+	if err == nil {
+		g.world = w
+	}
 	return err
 }
 
@@ -148,6 +151,11 @@ func (g *session) play(ctx context.Context, s *scenario) error {
 	resolved, err := a.until(ctx, nil, resolveWait, a.allQuiet)
 	if err != nil {
 		return err
+	}
+	if s.after != nil {
+		if err := s.after(ctx, st); err != nil {
+			return err
+		}
 	}
 	switch {
 	case !fired:
@@ -272,7 +280,12 @@ func (a *watch) trouble(id string) string {
 
 // askBoards has the program of the boards ask all their queries.
 func (g *session) askBoards(ctx context.Context) {
-	cmd := exec.CommandContext(ctx, "go", "run", g.boards, "-ask", g.prometheus.url, "-range", "15m", "-vendor", vendor, "-organization", "msp-1") //nolint:gosec // ours
+	if _, err := os.Stat(filepath.Join(g.boards, "main.go")); err != nil {
+		say(g.out, "boards: not asked: %v\n", err)
+		return
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", ".", "-ask", g.prometheus.url, "-range", "15m", "-vendor", vendor, "-organization", "msp-1") //nolint:gosec // ours
+	cmd.Dir = g.boards
 	out, err := cmd.CombinedOutput()
 	say(g.out, "boards:\n%s", out)
 	if err != nil {

@@ -25,6 +25,7 @@ type scenario struct {
 	provoke func(context.Context, *stage) error
 	sustain func(context.Context, *stage) error // again and again until all fire; nil: nothing
 	mend    func(context.Context, *stage) error // as the runbook says
+	after   func(context.Context, *stage) error // puts the world in order for the next one; nil: nothing
 }
 
 // setting0 is no setting: that of a scenario that needs the usual one.

@@ -329,20 +329,6 @@ func (w *world) eventually(ctx context.Context, try func() error) error {
 	}
 }
 
-// bound sets how many bytes a stream takes, and gives what it was.
-func (w *world) bound(ctx context.Context, stream string, bytes int64) (had int64, err error) {
-	err = w.edit(ctx, stream, func(c *jetstream.StreamConfig, info *jetstream.StreamInfo) {
-		had = c.MaxBytes
-		if c.MaxBytes = bytes; bytes == justFull {
-			c.MaxBytes = int64(info.State.Bytes) + 1
-		}
-	})
-	return had, err
-}
-
-// justFull is a bound that leaves a stream no room for anything.
-const justFull = 0
-
 // edit changes a stream's configuration behind usagebridge's back.
 func (w *world) edit(ctx context.Context, stream string, change func(*jetstream.StreamConfig, *jetstream.StreamInfo)) error {
 	s, err := w.js.Stream(ctx, stream)
