@@ -90,8 +90,8 @@ func unmatched(ids []string, all []scenario) error {
 	for i := range all {
 		for _, id := range all[i].alerts {
 			switch {
-			case provoked[id] != "":
-				errs = append(errs, fmt.Errorf("%s: two scenarios provoke it, %q and %q", id, provoked[id], all[i].title))
+			case provoked[id] != "" && len(all[i].where) == 0:
+				errs = append(errs, fmt.Errorf("%s: two scenarios provoke it, %q and %q; want labels that tell its alerts apart", id, provoked[id], all[i].title))
 			case !slices.Contains(ids, id):
 				errs = append(errs, fmt.Errorf("%s: there is no such alert, and the scenario %q provokes it", id, all[i].title))
 			}

@@ -111,6 +111,7 @@ func TestAnAlertWithoutAScenarioIsSaidAndAScenarioWithoutAnAlertToo(t *testing.T
 		"one has none":       {[]scenario{{title: "a", alerts: []string{"A"}}}, []string{"B page: no scenario provokes it"}},
 		"one is not there":   {[]scenario{{title: "a", alerts: []string{"A", "B page", "C"}}}, []string{"C: there is no such alert"}},
 		"one has two":        {[]scenario{{title: "a", alerts: []string{"A", "B page"}}, {title: "b", alerts: []string{"A"}}}, []string{`A: two scenarios provoke it, "a" and "b"`}},
+		"two with labels":    {[]scenario{{title: "a", alerts: []string{"A", "B page"}}, {title: "b", alerts: []string{"A"}, where: map[string]string{"check": "c"}}}, nil},
 		"everything at once": {nil, []string{"A: no scenario", "B page: no scenario"}},
 	} {
 		err := unmatched([]string{"A", "B page"}, c.scenarios)

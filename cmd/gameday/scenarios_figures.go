@@ -37,7 +37,7 @@ func figureScenarios() []scenario {
 		{
 			title:   "The partner refuses some figures",
 			alerts:  []string{"UsagebridgeDeadLettersRising ticket", "UsagebridgeDeadLettersLeft ticket"},
-			span:    30 * time.Second, // dead letters that stand are counted every 30 s
+			span:    15 * time.Second, // somebody has to see them rise before it is over
 			provoke: func(ctx context.Context, s *stage) error { return s.refuse(ctx, floodLimit-5) },
 			mend:    replayLetters,
 		},

@@ -23,6 +23,7 @@ func storeScenarios() []scenario {
 		{
 			title:   "Somebody has edited a stream",
 			alerts:  []string{"UsagebridgeDurabilityUnsafe page"},
+			where:   map[string]string{"check": "streams.settings"},
 			provoke: shortenWindow, mend: restoreWindow,
 		},
 		{
@@ -40,6 +41,17 @@ func storeScenarios() []scenario {
 				return nil
 			},
 			mend: replicate,
+		},
+		{
+			title:   "A server does not sync its disk",
+			alerts:  []string{"UsagebridgeDurabilityUnsafe page"},
+			where:   map[string]string{"check": "nats.sync"},
+			setting: setting{servers: 1, sync: "2m"},
+			provoke: func(_ context.Context, s *stage) error {
+				s.tell("A single server with `sync_interval: 2m`, whose system account lets the workers ask for it.")
+				return nil
+			},
+			mend: syncAlways,
 		},
 	}
 }
@@ -122,6 +134,20 @@ func hideKey(ctx context.Context, s *stage) error {
 		return err
 	}
 	return s.lookAgain()
+}
+
+func syncAlways(ctx context.Context, s *stage) error {
+	if err := s.look(ctx, "doctor", "--offline"); err != nil {
+		return err
+	}
+	s.tell("`sync_interval: always` is set in the server's configuration, and the server is restarted.")
+	if err := s.loose.restart(ctx, "always"); err != nil {
+		return err
+	}
+	return each(
+		func() error { return s.look(ctx, "doctor", "--offline") },
+		func() error { return s.lookAgain() },
+	)
 }
 
 func replicate(ctx context.Context, s *stage) error {

@@ -173,14 +173,18 @@ func (g *session) tell(s *scenario, a *watch, wrong string) {
 	for _, id := range s.alerts {
 		fired, hasFired := a.fired[id]
 		resolved, hasResolved := a.resolved[id]
+		trouble := a.trouble(id)
+		for _, label := range slices.Sorted(maps.Keys(s.where)) {
+			id += " " + s.where[label]
+		}
 		switch {
 		case hasFired && hasResolved:
-			say(g.out, "ok    %-45s fired after %4.1f s, resolved after %4.1f s\n", id, fired.Seconds(), resolved.Seconds())
+			say(g.out, "ok    %-62s fired after %4.1f s, resolved after %4.1f s\n", id, fired.Seconds(), resolved.Seconds())
 		case hasFired:
-			say(g.out, "BAD   %-45s fired after %4.1f s, %s\n", id, fired.Seconds(), wrong)
+			say(g.out, "BAD   %-62s fired after %4.1f s, %s\n", id, fired.Seconds(), wrong)
 			g.bad++
 		default:
-			say(g.out, "BAD   %-45s %s%s\n", id, wrong, a.trouble(id))
+			say(g.out, "BAD   %-62s %s%s\n", id, wrong, trouble)
 			g.bad++
 		}
 	}

@@ -44,7 +44,7 @@ const (
 // setting is what kind of world a scenario needs.
 type setting struct {
 	servers int    // 1 or 3
-	sync    string // of the servers; "": always
+	sync    string // sync_interval of the one server, which tells it to the workers; "": always, and it tells nobody
 }
 
 var usual = setting{servers: 1}
@@ -55,11 +55,12 @@ type world struct {
 
 	dir     string
 	program string
-	env     []string // of every process of usagebridge
-	began   time.Time
+	env     []string             // of every process of usagebridge
 	ready   map[string]time.Time // since when an integration takes figures
 
+	url     string // of the servers
 	cluster *natstest.Cluster
+	loose   *looseServer // instead of a cluster
 	conn    *nats.Conn
 	js      jetstream.JetStream
 	partner *sandbox.Sandbox
@@ -95,16 +96,16 @@ func (w *world) find(ctx context.Context, bucket jetstream.KeyValue, key string)
 
 // openWorld starts servers, partner and workers, with integrations that work.
 func openWorld(ctx context.Context, dir string, s setting, bins binaries, instances []instance) (w *world, err error) {
-	w = &world{setting: s, dir: dir, program: bins.program, began: time.Now(), ready: map[string]time.Time{}, count: 100}
+	w = &world{setting: s, dir: dir, program: bins.program, ready: map[string]time.Time{}, count: 100}
 	defer func() {
 		if err != nil {
 			w.close()
 		}
 	}()
-	if w.cluster, err = natstest.Start(ctx, natstest.Config{Dir: dir, Servers: s.servers, Binary: bins.server, Sync: s.sync}); err != nil {
+	if err := w.openServers(ctx, bins.server); err != nil {
 		return w, err
 	}
-	if w.conn, err = nats.Connect(w.cluster.URL(), nats.MaxReconnects(-1), nats.Name("gameday")); err != nil {
+	if w.conn, err = nats.Connect(w.url, nats.MaxReconnects(-1), nats.Name("gameday")); err != nil {
 		return w, fmt.Errorf("connect to the servers: %w", err)
 	}
 	if w.js, err = jetstream.New(w.conn); err != nil {
@@ -113,7 +114,7 @@ func openWorld(ctx context.Context, dir string, s setting, bins binaries, instan
 	if err := w.openPartner(ctx); err != nil {
 		return w, err
 	}
-	w.env = with(os.Environ(), append(slices.Clone(settings), "STORE_DIR="+filepath.Join(dir, "store"), "NATS_URL="+w.cluster.URL())...)
+	w.env = with(os.Environ(), append(slices.Clone(settings), "STORE_DIR="+filepath.Join(dir, "store"), "NATS_URL="+w.url)...)
 	if err := w.do(ctx, "init", "--vendor", vendor, "--partitions", fmt.Sprint(partitions), "--lease-ttl", leaseTTL.String()); err != nil {
 		return w, err
 	}
@@ -130,6 +131,19 @@ func openWorld(ctx context.Context, dir string, s setting, bins binaries, instan
 		}
 	}
 	return w, nil
+}
+
+func (w *world) openServers(ctx context.Context, binary string) (err error) {
+	if w.sync != "" {
+		if w.loose, err = startLoose(ctx, w.dir, binary, w.sync); err == nil {
+			w.url = w.loose.url
+		}
+		return err
+	}
+	if w.cluster, err = natstest.Start(ctx, natstest.Config{Dir: w.dir, Servers: w.servers, Binary: binary}); err == nil {
+		w.url = w.cluster.URL()
+	}
+	return err
 }
 
 // openPartner serves the partner.
@@ -178,6 +192,9 @@ func (w *world) close() {
 	}
 	if w.cluster != nil {
 		w.cluster.Close()
+	}
+	if w.loose != nil {
+		w.loose.process.kill()
 	}
 }
 
