@@ -69,8 +69,9 @@ type world struct {
 	workers []*process
 	listen  []string // of each worker
 
-	count int   // of the last figure
-	saved saved // what of the ledger was spoiled
+	count  int   // of the last figure
+	frozen int   // how often a worker was frozen
+	saved  saved // what of the ledger was spoiled
 }
 
 // saved is an entry of the ledger as it was.
