@@ -154,6 +154,7 @@ func replicate(ctx context.Context, s *stage) error {
 	return each(
 		func() error { return s.look(ctx, "doctor", "--offline") },
 		func() error { return s.run(ctx, "init", "--vendor", vendor, "--replicas", "3") },
+		func() error { return s.eventually(ctx, func() error { return s.do(ctx, "doctor", "--offline") }) }, // followers catch up
 		func() error { return s.lookAgain() },
 	)
 }
