@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -67,14 +68,17 @@ func (g *session) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer g.prometheus.close()
-	defer func() {
-		if g.world != nil {
-			g.world.close()
-		}
-	}()
+	defer g.leave()
 	for i := range g.scenarios {
-		if err := g.play(ctx, &g.scenarios[i]); err != nil {
-			return fmt.Errorf("%s: the harness failed: %w", g.scenarios[i].title, err)
+		s := &g.scenarios[i]
+		err := g.play(ctx, s)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			say(g.out, "BAD   %v: it could not be played: %v\n", s.alerts, err)
+			g.bad += len(s.alerts)
+			g.leave() // who knows what it is like there
 		}
 	}
 	if g.boards != "" {
@@ -83,15 +87,20 @@ func (g *session) run(ctx context.Context) (err error) {
 	return g.report.write(g.transcript)
 }
 
-// enter gives a world of that kind: the one that is open, or a fresh one.
-func (g *session) enter(ctx context.Context, s setting, fresh bool) (err error) {
-	if g.world != nil && g.world.setting == s && !fresh {
-		return nil
-	}
+// leave closes the world that is open, if any.
+func (g *session) leave() {
 	if g.world != nil {
 		g.world.close()
 		g.world = nil
 	}
+}
+
+// enter gives a world of that kind: the one that is open, or a fresh one.
+func (g *session) enter(ctx context.Context, s setting) error {
+	if g.world != nil && g.world.setting == s {
+		return nil
+	}
+	g.leave()
 	g.worlds++
 	dir := filepath.Join(g.dir, fmt.Sprint("world-", g.worlds))
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -106,11 +115,7 @@ func (g *session) enter(ctx context.Context, s setting, fresh bool) (err error) 
 
 // play plays a scenario and tells what became of its alerts.
 func (g *session) play(ctx context.Context, s *scenario) error {
-	setting := usual
-	if s.setting != (setting0) {
-		setting = s.setting
-	}
-	if err := g.enter(ctx, setting, s.fresh); err != nil {
+	if err := g.enter(ctx, cmp.Or(s.setting, usual)); err != nil {
 		return err
 	}
 	st := &stage{world: g.world, chapter: g.report.chapter(s)}
@@ -129,7 +134,7 @@ func (g *session) play(ctx context.Context, s *scenario) error {
 			return err
 		}
 	}
-	began := time.Now()
+	a.began = time.Now()
 	if err := s.provoke(ctx, st); err != nil {
 		return err
 	}
@@ -139,7 +144,6 @@ func (g *session) play(ctx context.Context, s *scenario) error {
 		}
 		return s.sustain(ctx, st)
 	}
-	a.began = began
 	fired, err := a.until(ctx, sustain, fireWait, a.allFired)
 	if err != nil {
 		return err
@@ -190,98 +194,6 @@ func (g *session) tell(s *scenario, a *watch, wrong string) {
 	}
 }
 
-// watch looks at the alerts of a scenario.
-type watch struct {
-	prometheus *prometheus
-	scenario   *scenario
-	chapter    *chapter
-
-	began           time.Time // of the provocation, or of the mending
-	last            map[string]seenRule
-	loud            []string
-	fired, resolved map[string]time.Duration
-}
-
-// until looks, and does what is to be done again and again, until all alerts are
-// as wanted or the time has passed.
-func (a *watch) until(ctx context.Context, sustain func() error, most time.Duration, done func() bool) (bool, error) {
-	deadline := time.Now().Add(most)
-	for {
-		if sustain != nil {
-			if err := sustain(); err != nil {
-				return false, err
-			}
-		}
-		var err error
-		if a.last, err = a.prometheus.rules(ctx); err != nil {
-			return false, err
-		}
-		if done() {
-			return true, nil
-		}
-		if time.Now().After(deadline) {
-			return false, nil
-		}
-		if !wait(ctx, look) {
-			return false, ctx.Err()
-		}
-	}
-}
-
-// firings are the alerts of a rule that fire and are what the scenario is about.
-func (a *watch) firings(id string) (all []firing) {
-	for _, f := range a.last[id].Alerts {
-		if f.State == "firing" && a.scenario.about(f.Labels) {
-			all = append(all, f)
-		}
-	}
-	return all
-}
-
-func (a *watch) allFired() bool {
-	for _, id := range a.scenario.alerts {
-		if _, seen := a.fired[id]; seen {
-			continue
-		}
-		if now := a.firings(id); len(now) > 0 {
-			a.fired[id] = time.Since(a.began)
-			a.chapter.fired(id, a.fired[id], now[0])
-		}
-	}
-	return len(a.fired) == len(a.scenario.alerts)
-}
-
-// allQuiet: none fires. An alert that fired and does no more has resolved.
-func (a *watch) allQuiet() bool {
-	a.loud = nil
-	for _, id := range a.scenario.alerts {
-		if len(a.firings(id)) > 0 {
-			a.loud = append(a.loud, id)
-			continue
-		}
-		_, hasFired := a.fired[id]
-		if _, seen := a.resolved[id]; hasFired && !seen {
-			a.resolved[id] = time.Since(a.began)
-			a.chapter.note("**%s** resolved %.0f s later.", id, a.resolved[id].Seconds())
-		}
-	}
-	return len(a.loud) == 0
-}
-
-// trouble says what Prometheus says against a rule.
-func (a *watch) trouble(id string) string {
-	r, ok := a.last[id]
-	switch {
-	case !ok:
-		return "; Prometheus does not have it"
-	case r.LastError != "":
-		return "; Prometheus: " + r.LastError
-	case len(r.Alerts) > 0:
-		return fmt.Sprintf("; it is %s with %v", r.Alerts[0].State, r.Alerts[0].Labels)
-	}
-	return ""
-}
-
 // askBoards has the program of the boards ask all their queries.
 func (g *session) askBoards(ctx context.Context) {
 	if _, err := os.Stat(filepath.Join(g.boards, "main.go")); err != nil {
@@ -296,9 +208,4 @@ func (g *session) askBoards(ctx context.Context) {
 		say(g.out, "BAD   boards: %v\n", err)
 		g.bad++
 	}
-}
-
-// matches says whether the labels have all of the wanted ones.
-func matches(labels, wanted map[string]string) bool {
-	return !slices.ContainsFunc(slices.Collect(maps.Keys(wanted)), func(name string) bool { return labels[name] != wanted[name] })
 }

@@ -11,13 +11,10 @@ import (
 
 // scenario is what provokes some alerts, and what ends them.
 type scenario struct {
-	title  string
-	alerts []string          // ids of their rules
-	where  map[string]string // labels of the alerts that are meant; none: any
-	// setting is the world it needs, usual if there is nothing in it; fresh: one
-	// that nothing has happened in yet.
-	setting setting
-	fresh   bool
+	title   string
+	alerts  []string          // ids of their rules
+	where   map[string]string // labels of the alerts that are meant; none: any
+	setting setting           // the world it needs, usual if there is nothing in it
 	// span is what the longest time of its alerts is scaled down to, usualSpan if 0.
 	span time.Duration
 
@@ -27,9 +24,6 @@ type scenario struct {
 	mend    func(context.Context, *stage) error // as the runbook says
 	after   func(context.Context, *stage) error // puts the world in order for the next one; nil: nothing
 }
-
-// setting0 is no setting: that of a scenario that needs the usual one.
-var setting0 setting
 
 func (s *scenario) about(labels map[string]string) bool { return matches(labels, s.where) }
 
