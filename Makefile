@@ -85,7 +85,7 @@ torture: ## schedules of faults against real processes (SEED=1 MINUTES=1 NODES=1
 torture-faults: ## that torture finds the faults that are planted into the program
 	$(GO) test -tags torturefaults -run 'TestEveryPlantedFaultIsFound' -timeout 30m -parallel 2 -v ./cmd/torture
 
-# Not part of verify: it takes twenty minutes and a Prometheus, which no Go module brings.
+# Not part of verify: it takes ten minutes and a Prometheus, which no Go module brings.
 gameday: ## every alert provoked for real; needs a Prometheus (ARGS=-prometheus=PATH)
 	@$(GO) run ./cmd/gameday $(ARGS)
 

@@ -81,8 +81,8 @@ func (g *session) run(ctx context.Context) (err error) {
 			g.leave() // who knows what it is like there
 		}
 	}
-	if g.boards != "" {
-		g.askBoards(ctx)
+	if err := g.askBoards(ctx); err != nil {
+		return err
 	}
 	return g.report.write(g.transcript)
 }
@@ -194,11 +194,21 @@ func (g *session) tell(s *scenario, a *watch, wrong string) {
 	}
 }
 
-// askBoards has the program of the boards ask all their queries.
-func (g *session) askBoards(ctx context.Context) {
+// askBoards has the program of the boards ask all their queries, while there is
+// a cut-off and something waits for it.
+func (g *session) askBoards(ctx context.Context) error {
+	if g.boards == "" || g.world == nil {
+		return nil
+	}
 	if _, err := os.Stat(filepath.Join(g.boards, "main.go")); err != nil {
 		say(g.out, "boards: not asked: %v\n", err)
-		return
+		return nil
+	}
+	if err := waitForCutoff(ctx, &stage{world: g.world, chapter: &chapter{}}); err != nil {
+		return err
+	}
+	if !wait(ctx, usualSpan) { // until it is scraped, and every partition has a worker again
+		return ctx.Err()
 	}
 	cmd := exec.CommandContext(ctx, "go", "run", ".", "-ask", g.prometheus.url, "-range", "15m", "-vendor", vendor, "-organization", "msp-1") //nolint:gosec // ours
 	cmd.Dir = g.boards
@@ -208,4 +218,5 @@ func (g *session) askBoards(ctx context.Context) {
 		say(g.out, "BAD   boards: %v\n", err)
 		g.bad++
 	}
+	return nil
 }
