@@ -173,6 +173,25 @@ func TestWatchSeesEveryRecordAndEveryChange(t *testing.T) {
 	}
 }
 
+// Regression: a watch that was begun anew while the server went away waited for
+// five seconds for an answer, and did not see what operators said meanwhile.
+func TestAQuestionToAServerThatGoesAwayEndsAtOnce(t *testing.T) {
+	dir, address := t.TempDir(), freeAddress(t)
+	e := startServer(t, dir, address)
+	b := connect(t, e.ClientURL())
+	asking, done := b.whileConnected(t.Context())
+	defer done()
+	began := time.Now()
+	e.Close()
+	<-asking.Done()
+	if cause := context.Cause(asking); !errors.Is(cause, errDisconnected) || time.Since(began) > requestTimeout/2 {
+		t.Errorf("a question that nobody can answer ended after %v with %v, want %v at once", time.Since(began), cause, errDisconnected)
+	}
+	if err := causeOr(asking, context.Canceled); !errors.Is(err, errDisconnected) {
+		t.Errorf("its error: got %v, want %v", err, errDisconnected)
+	}
+}
+
 func TestWatchSurvivesARestartOfTheServer(t *testing.T) {
 	dir, address := t.TempDir(), freeAddress(t)
 	e := startServer(t, dir, address)

@@ -77,14 +77,14 @@ type reader struct {
 }
 
 func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
-	request, done := limited(ctx)
+	request, done := b.whileConnected(ctx)
 	defer done()
 	consumer, err := b.js.CreateConsumer(request, r.stream, r.consumer())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("stream %s is missing: run `usagebridge init`: %w", r.stream, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
+		return nil, fmt.Errorf("read stream %s: %w", r.stream, causeOr(request, err))
 	}
 	open := &reader{
 		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, pending: consumer.CachedInfo().NumPending, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
@@ -105,6 +105,36 @@ func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
 		}
 	}()
 	return open, nil
+}
+
+// whileConnected gives a request an end when the connection is lost, and a
+// deadline. The server that was asked then never answers, and the client does not
+// say so: whoever watched what operators say would be blind for as long as the
+// request may take.
+func (b *Broker) whileConnected(ctx context.Context) (context.Context, func()) {
+	ctx, done := limited(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	status := b.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	go func() {
+		select {
+		case <-status:
+			cancel(errDisconnected)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		done()
+		b.conn.RemoveStatusListener(status)
+	}
+}
+
+// causeOr is the lost connection, if that is why a request ended, or the error.
+func causeOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errDisconnected) {
+		return cause
+	}
+	return err
 }
 
 func (r reading) consumer() jetstream.ConsumerConfig {
@@ -298,7 +328,10 @@ const maxChase = 8
 func (b *Broker) end(ctx context.Context, r reading) (uint64, error) {
 	var end uint64
 	for _, filter := range r.filters {
-		m, err := b.last(ctx, r.stream, filter)
+		request, done := b.whileConnected(ctx)
+		m, err := b.last(request, r.stream, filter)
+		err = causeOr(request, err)
+		done()
 		if err != nil {
 			return 0, fmt.Errorf("find the end of stream %s: %w", r.stream, err)
 		}
