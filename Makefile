@@ -5,6 +5,7 @@
 
 GO    ?= go
 TOOLS := .tools/go.mod
+PROMETHEUS := .tools/prometheus/go.mod
 
 # Linked statically and without paths of the machine that built it; the version is
 # what Go stamps from the checkout.
@@ -23,7 +24,7 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
-.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean gameday
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint rules chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean gameday
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +94,11 @@ lint: ## golangci-lint as pinned in .tools (the first run builds it: minutes)
 	$(GO) tool -modfile=$(TOOLS) golangci-lint config verify
 	$(GO) tool -modfile=$(TOOLS) golangci-lint run ./...
 
+# A module of its own: what Prometheus needs would double what lint has to build.
+rules: ## alerts: syntax, lint and unit tests (the first run builds promtool: minutes)
+	$(GO) tool -modfile=$(PROMETHEUS) promtool check rules --lint=all --lint-fatal deploy/prometheus/usagebridge.rules.yaml
+	$(GO) tool -modfile=$(PROMETHEUS) promtool test rules deploy/prometheus/*.test.yaml
+
 chart: ## the Helm chart: lint, render, and check what comes out (the first run builds helm: minutes)
 	$(GO) test -C .tools/kubernetes ./...
 	GO=$(GO) .tools/kubernetes/check.sh
@@ -113,7 +119,7 @@ fmt: ## format and group imports as lint wants them
 generate: ## write the generated documents anew
 	$(GO) generate ./...
 
-verify: test lint vuln deploy-check chart release-check reproducible ## what a release needs: test, lint, vuln, deploy-check, chart, release-check, reproducible
+verify: test lint rules vuln deploy-check chart release-check reproducible ## what a release needs: test, lint, rules, vuln, deploy-check, chart, release-check, reproducible
 
 # Not part of .ci/run: it asks a database on the internet and fails without it.
 vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)

@@ -48,7 +48,8 @@ var ours = map[string][]string{
 	"consumers/status":     {"pkg/delivery", "pkg/ledger"},
 	"consumers/deadletter": {"pkg/event", "pkg/ledger"},
 
-	"deploy/grafana": {},
+	"deploy/grafana":    {},
+	"deploy/prometheus": {},
 }
 
 // oursInTests is what every test may import besides its own package and what that package may:
