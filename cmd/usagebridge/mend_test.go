@@ -407,14 +407,14 @@ func TestASnapshotOfTwentyThousandCountsEndsRight(t *testing.T) {
 		value := report.Counts[fmt.Sprint("a", account)][fmt.Sprint("s", service)]
 		return value.String()
 	}
-	eventuallyTrue(t, 2*time.Minute, "a part's figure reaches the partner", func() bool { return units(199, 99) == "300" })
+	eventuallyTrue(t, 5*time.Minute, "a part's figure reaches the partner", func() bool { return units(199, 99) == "300" })
 	eventuallyTrue(t, time.Minute, "an unnamed key keeps its figure while a part is missing", func() bool { return units(199, 105) == "1" })
 	kill()
 	kill = s.worker()
 	defer kill()
 	send("month/7", event.TypeSnapshot, begun.Add(time.Minute), list[7])
 	wrong := ""
-	eventuallyTrue(t, 2*time.Minute, "every key has its figure or 0: "+wrong, func() bool {
+	eventuallyTrue(t, 5*time.Minute, "every key has its figure or 0: "+wrong, func() bool {
 		report, _ := s.partner.ReportOf("acme/m")
 		for a := range accounts {
 			for v := range services {

@@ -135,8 +135,8 @@ var (
 	errNoPulse = errors.New("neither messages nor heartbeats come")
 )
 
-// pull makes one request and waits for its end. An idle one is left as soon as
-// the puller is to stop.
+// pull makes one request and waits for its end. An idle one is left soon after
+// the puller is to stop, unless a message comes first.
 func (p *puller) pull(request pull, status <-chan nats.Status) (got int, err error) {
 	data, err := json.Marshal(request)
 	if err != nil {
@@ -154,6 +154,7 @@ func (p *puller) pull(request pull, status <-chan nats.Status) (got int, err err
 	}
 	pulse := time.NewTimer(patience)
 	defer pulse.Stop()
+	var left <-chan time.Time
 	for {
 		select {
 		case <-p.over:
@@ -165,6 +166,13 @@ func (p *puller) pull(request pull, status <-chan nats.Status) (got int, err err
 		case <-pulse.C:
 			return p.result(errNoPulse)
 		case <-stop:
+			if p.reading {
+				return p.result(errStopped)
+			}
+			// Where messages flow the next one is on its way to this pull: left
+			// now, it would be lost between the server and us.
+			stop, left = nil, time.After(busyExpiry)
+		case <-left:
 			return p.result(errStopped)
 		}
 	}

@@ -30,15 +30,15 @@ const (
 // holdTime is how much a source may hold, in time that working on it takes: a
 // worker that stops wants to finish all that was fetched. Up to three times as
 // much is under way: what is being folded, what is next, and the buffer.
-const holdTime = 500 * time.Millisecond
+const holdTime = 400 * time.Millisecond
 
 // SourceConfig bounds the batches of a source. Zero values are defaults.
 type SourceConfig struct {
 	// MaxBatch messages, default 500, are given at once without waiting for
 	// more. Whoever asks late, because folding does not keep up, gets up to
 	// ten times as many: the more events are folded together, the fewer writes
-	// each of them costs. That grows while batches take less than half a second
-	// each; whoever takes longer gets smaller ones, down to a tenth of MaxBatch.
+	// each of them costs. That grows while batches take less than 200 ms each;
+	// whoever takes longer than 400 ms gets smaller ones, down to a tenth of MaxBatch.
 	MaxBatch int
 	MaxWait  time.Duration // from the first message of a batch, default 100 ms
 	// MaxBytes ends a batch once it is reached, default 4 MiB. A source holds
@@ -172,9 +172,10 @@ func (s *Source) pace(now time.Time) {
 	if s.given == 0 {
 		return
 	}
-	if took := now.Sub(s.since); took <= holdTime {
+	switch took := now.Sub(s.since); {
+	case took <= holdTime/2: // twice as many are not too many
 		s.limit = min(2*s.limit, s.most())
-	} else {
+	case took > holdTime:
 		s.limit = max(int(time.Duration(s.given)*holdTime/took), s.config.MaxBatch/lagging, 1)
 	}
 	s.given = 0

@@ -130,12 +130,13 @@ func TestASourceHoldsWhatCanBeWorkedOnSoon(t *testing.T) {
 		took  time.Duration
 		want  int
 	}{
-		{500, 400 * time.Millisecond, 1000},
+		{500, 200 * time.Millisecond, 1000},
 		{1000, 100 * time.Millisecond, 2000},
+		{2000, 300 * time.Millisecond, 2000}, // twice as many would be too many
 		{1, time.Millisecond, 4000},
-		{4000, 500 * time.Millisecond, 4000}, // the most
-		{4000, time.Second, 2000},
-		{2000, 4 * time.Second, 250},
+		{4000, 200 * time.Millisecond, 4000}, // the most
+		{4000, 800 * time.Millisecond, 2000},
+		{2000, 4 * time.Second, 200},
 		{1, time.Minute, 50}, // a tenth of MaxBatch, at least
 		{0, time.Hour, 50},   // nothing was given: that is not work
 		{50, 10 * time.Millisecond, 100},
