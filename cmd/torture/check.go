@@ -47,8 +47,11 @@ type evidence struct {
 	// second to wait; calm says whether nothing was done then to anything
 	// between a worker and the partner, so that the worker heard it.
 	throttled []arrival
-	calm      func(from, to time.Time) bool
-	takeovers map[string][]time.Time // when a worker took the integration's partition
+	// unanswered are the calls that got no usable answer: a probe that told
+	// nothing is made again as soon as any other call would be.
+	unanswered []arrival
+	calm       func(from, to time.Time) bool
+	takeovers  map[string][]time.Time // when a worker took the integration's partition
 }
 
 // check gathers what the run left behind and says what is wrong with it.
@@ -72,9 +75,12 @@ func (p *play) gather(ctx context.Context) (*evidence, error) {
 		acked: p.press.acked, histories: map[key][]sandbox.Accepted{}, values: map[key]string{}, gates: p.grace, calm: p.calm,
 	}
 	for _, r := range p.partner.Tape() {
-		if r.Status == http.StatusTooManyRequests {
-			_, organization, _ := strings.Cut(r.Integration, "/")
+		_, organization, _ := strings.Cut(r.Integration, "/")
+		switch {
+		case r.Status == http.StatusTooManyRequests:
 			e.throttled = append(e.throttled, arrival{r.Time, organization, ""})
+		case r.Status == 0, r.Status == http.StatusRequestTimeout, r.Status >= http.StatusInternalServerError:
+			e.unanswered = append(e.unanswered, arrival{r.Time, organization, ""})
 		}
 	}
 	var err error
@@ -295,6 +301,11 @@ func (e *evidence) checkGates(*model) (all []violation) {
 			most = concurrency * len(e.takeovers[g.organization])
 			if len(calls) > 0 {
 				most += openings(g.to.Sub(calls[0].at))
+			}
+			for _, a := range e.unanswered {
+				if a.organization == g.organization && a.at.Before(g.to) {
+					most++
+				}
 			}
 		}
 		if len(calls) > most {

@@ -114,6 +114,11 @@ func TestTheCheckerBearsWhatIsRight(t *testing.T) {
 			calls(e, openings(10*time.Second), 900*time.Millisecond)
 			e.gates.mapped("m", at.Add(10*time.Second))
 		},
+		"probes that got no usable answer and are made again": func(e *evidence) {
+			calls(e, openings(time.Second)+concurrency+3, 50*time.Millisecond)
+			e.gates.mapped("m", at.Add(time.Second))
+			e.unanswered = []arrival{{at, "m", ""}, {at, "m", ""}, {at, "m", ""}}
+		},
 		"a call that was under way": func(e *evidence) {
 			calls(e, 1, 0)
 			e.gates.paused("m", at.Add(-learning/2), at.Add(time.Hour))
