@@ -24,6 +24,9 @@ COUNT    ?= 6
 # CGO_ENABLED=0 and platforms without a race detector alike.
 RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 
+# The tests of cmd/usagebridge that are not built with the race detector.
+UNRACED := ^TestCapacity|^TestARollingRestart|^TestAStop|^TestASnapshotOfTwentyThousand
+
 .PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint rules chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean gameday
 
 help: ## show this list
@@ -43,8 +46,9 @@ check: ## formatting, modules and vet
 	$(GO) mod verify
 	$(GO) vet ./...
 
-# The simulations of the capacity model take ten times as long with the race detector,
-# and have nothing for it to find: they are left to a run of their own.
+# Simulations of the capacity model, and tests of times under load, are about the program as it is
+# built for people, which is five to ten times as fast: they have a run of their own without the
+# race detector.
 # The benchmarks run once so that they cannot rot, with the flags of the tests so that
 # nothing is compiled twice. Generated documents are compared by the tests themselves.
 test: check ## check, every test (with -race where a C compiler is found), every benchmark once
@@ -52,7 +56,7 @@ test: check ## check, every test (with -race where a C compiler is found), every
 	[ -n "$$race" ] || echo "the race detector cannot be built here (it needs a C compiler and cgo): testing without it"; \
 	set -x; \
 	$(GO) test $$race -shuffle=on -timeout 15m ./... && \
-	$(GO) test -shuffle=on -timeout 10m -run '^TestCapacity' ./cmd/usagebridge && \
+	$(GO) test -shuffle=on -timeout 10m -run '$(UNRACED)' ./cmd/usagebridge && \
 	$(GO) test $$race -vet=off -timeout 10m -run '^$$' -bench . -benchtime 1x ./...
 
 race: ## every test with the race detector; fails without a C compiler
