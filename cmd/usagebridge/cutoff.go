@@ -22,30 +22,30 @@ type cutoff struct {
 // clock is how times of day are written.
 const clock = "15:04"
 
-func (c *cutoff) check() error {
+// moment is the time of day and the zone, or everything that is wrong.
+func (c *cutoff) moment() (day time.Time, zone *time.Location, err error) {
 	var errs []error
 	if c.Day < 1 || c.Day > 31 {
 		errs = append(errs, fmt.Errorf("--day %d: want a day of the month, 1 to 31; 31 is the last one of every month", c.Day))
 	}
-	if _, err := time.Parse(clock, c.At); err != nil {
+	if day, err = time.Parse(clock, c.At); err != nil {
 		errs = append(errs, fmt.Errorf("--at %q: want a time of day such as 18:00", c.At))
 	}
-	if _, err := time.LoadLocation(c.Zone); err != nil || c.Zone == "" || c.Zone == "Local" {
+	if zone, err = time.LoadLocation(c.Zone); err != nil || c.Zone == "" || c.Zone == "Local" {
 		errs = append(errs, fmt.Errorf("--zone %q: want a time zone such as UTC or Europe/Berlin", c.Zone))
 	}
-	return errors.Join(errs...)
+	return day, zone, errors.Join(errs...)
+}
+
+// check reports everything that is wrong with what an operator gave.
+func (c *cutoff) check() error {
+	_, _, err := c.moment()
+	return err
 }
 
 // next is the first cut-off after now.
 func (c *cutoff) next(now time.Time) (time.Time, error) {
-	if err := c.check(); err != nil {
-		return time.Time{}, err
-	}
-	zone, err := time.LoadLocation(c.Zone)
-	if err != nil {
-		return time.Time{}, err
-	}
-	day, err := time.Parse(clock, c.At)
+	day, zone, err := c.moment()
 	if err != nil {
 		return time.Time{}, err
 	}

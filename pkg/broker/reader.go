@@ -61,9 +61,8 @@ type reader struct {
 	stream   string
 	name     string
 	puller   *puller
-	status   chan nats.Status
 	ctx      context.Context // the reader's own life, ended by close or by a disconnect
-	cancel   context.CancelCauseFunc
+	end      func()
 	received uint64
 	pending  uint64      // messages when it was opened
 	idle     int         // how often no message came, one time after the other
@@ -77,42 +76,38 @@ type reader struct {
 }
 
 func (b *Broker) openReader(ctx context.Context, r reading) (*reader, error) {
-	request, done := b.whileConnected(ctx)
+	life, end := b.whileConnected(ctx)
+	request, done := limited(life)
 	defer done()
 	consumer, err := b.js.CreateConsumer(request, r.stream, r.consumer())
+	if err != nil {
+		end()
+	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("stream %s is missing: run `usagebridge init`: %w", r.stream, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read stream %s: %w", r.stream, causeOr(request, err))
+		return nil, fmt.Errorf("read stream %s: %w", r.stream, causeOr(life, err))
 	}
 	open := &reader{
 		broker: b, stream: r.stream, name: consumer.CachedInfo().Name, pending: consumer.CachedInfo().NumPending, ready: make(chan struct{}, 1), taken: make(chan struct{}, 1),
-		status: b.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED),
+		ctx: life, end: end,
 	}
 	if open.puller, err = b.newPuller(r.stream, open.name, readBytes); err != nil {
+		end()
 		return nil, fmt.Errorf("read stream %s: %w", r.stream, err)
 	}
 	open.puller.reading = true
 	open.puller.take, open.puller.room, open.puller.failed = open.take, open.awaitRoom, open.fail
 	go open.puller.run()
-	open.ctx, open.cancel = context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case <-open.status:
-			open.cancel(errDisconnected)
-		case <-open.ctx.Done():
-		}
-	}()
 	return open, nil
 }
 
-// whileConnected gives a request an end when the connection is lost, and a
-// deadline. The server that was asked then never answers, and the client does not
-// say so: whoever watched what operators say would be blind for as long as the
-// request may take.
-func (b *Broker) whileConnected(ctx context.Context) (context.Context, func()) {
-	ctx, done := limited(ctx)
+// whileConnected gives a context that ends, with errDisconnected as its cause, when
+// the connection is lost. The server that was asked then never answers, and the
+// client does not say so: whoever watched what operators say would be blind for as
+// long as a request may take.
+func (b *Broker) whileConnected(ctx context.Context) (connected context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	status := b.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED)
 	go func() {
@@ -124,7 +119,6 @@ func (b *Broker) whileConnected(ctx context.Context) (context.Context, func()) {
 	}()
 	return ctx, func() {
 		cancel(nil)
-		done()
 		b.conn.RemoveStatusListener(status)
 	}
 }
@@ -257,9 +251,8 @@ func (r *reader) await(wait time.Duration) error {
 }
 
 func (r *reader) close() {
-	r.cancel(nil)
+	r.end()
 	close(r.puller.stop)
-	r.broker.conn.RemoveStatusListener(r.status)
 	if !r.broker.conn.IsConnected() {
 		return
 	}
@@ -326,14 +319,15 @@ const maxChase = 8
 // end is the sequence of the last message to read, 0 when there is none. The
 // stream's leader says it: the reader may sit on a follower that lags.
 func (b *Broker) end(ctx context.Context, r reading) (uint64, error) {
+	connected, done := b.whileConnected(ctx)
+	defer done()
 	var end uint64
 	for _, filter := range r.filters {
-		request, done := b.whileConnected(ctx)
+		request, cancel := limited(connected)
 		m, err := b.last(request, r.stream, filter)
-		err = causeOr(request, err)
-		done()
+		cancel()
 		if err != nil {
-			return 0, fmt.Errorf("find the end of stream %s: %w", r.stream, err)
+			return 0, fmt.Errorf("find the end of stream %s: %w", r.stream, causeOr(connected, err))
 		}
 		if m != nil && !m.Time.Before(r.since) {
 			end = max(end, m.Sequence)

@@ -31,13 +31,18 @@ func (l *Lane) call(ctx context.Context, t turn) {
 	if made && o.Verdict.Ruling == NotCounted {
 		l.cut++
 	}
+	if t.proven != l.proven && first.Key.Kind == mapping && !first.Read {
+		a.Observed = "" // it may be older than what a count has proved meanwhile
+	}
 	news := l.adapt(o, t, now)
 	if first.List && o.Verdict.Ruling == Delivered && t.epoch == l.epoch && l.saw(sight, t.look, now) {
 		news = append(news, Lost)
 	}
 	outcomes := l.outcomes(t, o)
 	able := l.unable
+	earlier, told := l.announces(news)
 	l.mu.Unlock()
+	defer told()
 	l.nudge()
 	l.metrics.called(l.vendor, o, able, t.counted, traceID)
 	l.report(o, len(t.tasks))
@@ -48,11 +53,24 @@ func (l *Lane) call(ctx context.Context, t turn) {
 		}
 	}
 	for _, class := range news {
+		<-earlier
 		l.signal(ctx, Signal{
 			Organization: l.organization, Class: class, Operation: first.Operation(),
 			Generation: first.Generation, Credentials: t.link.Credentials, Answer: a,
 		})
 	}
+}
+
+// announces queues for the keeper of the status: it hears of answers in the order
+// in which they came, however long it takes for each. earlier is closed when it has
+// heard of those before; told is to be called in the end.
+func (l *Lane) announces(news []Class) (earlier <-chan struct{}, told func()) {
+	if len(news) == 0 {
+		return nil, func() {}
+	}
+	before, after := l.told, make(chan struct{})
+	l.told = after
+	return before, func() { close(after) }
 }
 
 // outcomes puts the keys of a call that is over where they wait for its

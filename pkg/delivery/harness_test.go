@@ -272,9 +272,10 @@ type rig struct {
 	registry *prometheus.Registry
 	cancel   context.CancelCauseFunc
 	done     chan struct{}
-	host     *delivery.Host              // shared with other rigs, if any
-	cut      int                         // what Run said
-	may      atomic.Pointer[func() bool] // asked before each call; nil: it may begin
+	host     *delivery.Host                        // shared with other rigs, if any
+	cut      int                                   // what Run said
+	may      atomic.Pointer[func() bool]           // asked before each call; nil: it may begin
+	keeper   atomic.Pointer[func(delivery.Signal)] // takes its time with a signal; nil: none
 
 	signalled sync.Mutex
 	signals   []delivery.Signal
@@ -303,6 +304,9 @@ func newRig(t testing.TB, failed func(string, ...any), c delivery.Config) *rig {
 			return may == nil || (*may)()
 		},
 		Signal: func(_ context.Context, s delivery.Signal) {
+			if keeper := r.keeper.Load(); keeper != nil {
+				(*keeper)(s)
+			}
 			r.signalled.Lock()
 			defer r.signalled.Unlock()
 			r.signals = append(r.signals, s)

@@ -359,6 +359,58 @@ func TestNewAccountIsAReasonToProbe(t *testing.T) {
 	})
 }
 
+// Of two answers, the status must become what the later one shows, even if what
+// keeps it takes longer to record the earlier one.
+func TestStatusHearsOfAnswersInTheOrderInWhichTheyCame(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		keeper := func(s delivery.Signal) {
+			if s.Operation == delivery.OperationMapping {
+				time.Sleep(time.Hour)
+			}
+		}
+		r.keeper.Store(&keeper)
+		link := r.good()
+		link.Ready, link.Connected, link.Setup = false, false, true
+		r.lane.SetLink(link)
+		r.set(1, acme, backup, count)
+		after(30 * time.Minute)
+		r.wantCalls(t, "counted before the opening is recorded", 1, "count")
+		after(time.Hour)
+		var told []string
+		for _, s := range r.signals {
+			told = append(told, s.Operation)
+		}
+		if want := []string{delivery.OperationMapping, "count"}; !slices.Equal(told, want) {
+			t.Errorf("told of %v, want %v", told, want)
+		}
+	})
+}
+
+func TestCountTakenWhileTheMappingIsOpenedSaysMoreThanThatAnswer(t *testing.T) {
+	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+		link := r.good()
+		link.Ready, link.Connected, link.Setup = false, false, true
+		r.script(func(task delivery.Task) delivery.Answer {
+			if task.Operation() == delivery.OperationMapping {
+				time.Sleep(time.Hour)
+				return delivery.Answer{Class: delivery.Accepted, Observed: "mapping"}
+			}
+			return delivery.Answer{Class: delivery.Accepted}
+		})
+		r.lane.SetLink(link)
+		r.set(1, acme, backup, count)
+		after(30 * time.Minute)
+		r.wantCalls(t, "counted while the opening is under way", 1, "count")
+		after(time.Hour)
+		if n := len(r.signals); n != 2 || r.signals[1].Operation != delivery.OperationMapping {
+			t.Fatalf("signals = %+v, want the count, then the mapping", r.signals)
+		}
+		if got := r.signals[1].Answer.Observed; got != "" {
+			t.Errorf("the mapping's answer says %q, want nothing: the count has proved more", got)
+		}
+	})
+}
+
 func TestMappingIsOpenedOnceWhenTheCatalogIsPosted(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		link := r.good()

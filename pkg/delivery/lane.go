@@ -56,11 +56,12 @@ type Lane struct {
 	proven   int // counts and mappings accepted so far: each proves a status
 	loss     loss
 	build    build
-	foreseen []Outcome // of calls that need not be made, to be handed to the book
-	misses   int       // counts in a row that were not found, none accepted, while not ready
-	refused  int       // figures in a row that were refused for good
-	unable   time.Time // until when the integration could take no figures
-	paused   time.Time // since when, as far as this lane saw
+	foreseen []Outcome     // of calls that need not be made, to be handed to the book
+	misses   int           // counts in a row that were not found, none accepted, while not ready
+	refused  int           // figures in a row that were refused for good
+	unable   time.Time     // until when the integration could take no figures
+	paused   time.Time     // since when, as far as this lane saw
+	told     chan struct{} // closed when the keeper of the status has heard of every answer so far
 }
 
 // setup is the call that opens the mapping.
@@ -107,6 +108,8 @@ func New(o Options) *Lane {
 		o.May = func() bool { return true }
 	}
 	c := o.Config.withDefaults()
+	told := make(chan struct{})
+	close(told)
 	return &Lane{
 		vendor:       o.Vendor,
 		organization: o.Organization,
@@ -122,6 +125,7 @@ func New(o Options) *Lane {
 		queue:        newQueue(),
 		posted:       map[ledger.Key]int{},
 		alone:        map[ledger.Key]bool{},
+		told:         told,
 	}
 }
 

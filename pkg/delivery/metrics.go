@@ -23,6 +23,14 @@ type Metrics struct {
 // bound of the objective that 99 % of figures keep.
 var lagBuckets = []float64{1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 86400}
 
+// histogram is a native one, with classic buckets for who cannot read it.
+func histogram(name, help string, buckets []float64, label string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "usagebridge_" + name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+	}, []string{label})
+}
+
 // NewMetrics registers the metrics of delivery.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
@@ -30,32 +38,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "usagebridge_partner_requests_total",
 			Help: "Calls to the partner, by operation and class of answer (2xx to 5xx, none).",
 		}, []string{"vendor", "operation", "code_class"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:                           "usagebridge_partner_request_duration_seconds",
-			Help:                           "How long a call to the partner took.",
-			Buckets:                        []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-			NativeHistogramBucketFactor:    1.1,
-			NativeHistogramMaxBucketNumber: 100,
-		}, []string{"operation"}),
+		duration: histogram("partner_request_duration_seconds", "How long a call to the partner took.",
+			[]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, "operation"),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "usagebridge_retries_total",
 			Help: "Calls that got no usable answer and will be made again.",
 		}, []string{"vendor"}),
-		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:                           "usagebridge_delivery_lag_seconds",
-			Help:                           "From the event's time to the partner's acceptance of its figure.",
-			Buckets:                        lagBuckets,
-			NativeHistogramBucketFactor:    1.1,
-			NativeHistogramMaxBucketNumber: 100,
-		}, []string{"vendor"}),
-		ready: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "usagebridge_ready_delivery_lag_seconds",
-			Help: "From the event's time, or the time from which on the integration could take its figure if that is later, to the partner's acceptance. " +
-				"Not counted: backfills, and figures that were not mapped or whose account or service was not published.",
-			Buckets:                        lagBuckets,
-			NativeHistogramBucketFactor:    1.1,
-			NativeHistogramMaxBucketNumber: 100,
-		}, []string{"vendor"}),
+		lag: histogram("delivery_lag_seconds", "From the event's time to the partner's acceptance of its figure.", lagBuckets, "vendor"),
+		ready: histogram("ready_delivery_lag_seconds",
+			"From the event's time, or the time from which on the integration could take its figure if that is later, to the partner's acceptance. "+
+				"Not counted: backfills, and figures that were not mapped or whose account or service was not published.", lagBuckets, "vendor"),
 		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "usagebridge_integration_floods_total",
 			Help: "Integrations that were to be paused because so many figures in a row were refused for good.",
