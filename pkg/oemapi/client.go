@@ -1,6 +1,6 @@
 // Package oemapi speaks the OEM-API of MSPCentric, with which a vendor looks after
-// its organizations there: so far it lists an organization's integrations with
-// their status. Every answer, or the lack of one, becomes a [Result] or an
+// its organizations there: it makes organizations, their users, sessions and
+// integrations, and lists integrations with their status. Every answer, or the lack of one, becomes a [Result] or an
 // [*Error] that says by its behaviour how it wants to be treated.
 //
 // It deliberately does not know when to ask, how often, what a status means for
@@ -85,7 +85,7 @@ func New(config Config) (*Client, error) {
 	err := errors.Join(
 		urlErr,
 		validateCredential("client id", client.id),
-		validateCredential("client secret", client.secret.reveal()),
+		validateCredential("client secret", client.secret.Reveal()),
 		validateTimeout(client.timeout),
 		validateUserAgent(client.userAgent),
 	)

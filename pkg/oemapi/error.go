@@ -25,7 +25,10 @@ const (
 	NotFound Class = "not_found"
 	// Throttled: 429.
 	Throttled Class = "throttled"
-	// Rejected: 400, 409, 422 and other 4xx, and what this client refuses to send
+	// Exists: 409. What was to be made is there already, or something else has its
+	// name.
+	Exists Class = "exists"
+	// Rejected: 400, 422 and other 4xx, and what this client refuses to send
 	// at all (then [Error.StatusCode] is 0).
 	Rejected Class = "rejected"
 	// Unavailable: 5xx, 408, 425, and 407, which our own proxy says.
@@ -44,7 +47,7 @@ const (
 // Classes returns every class there is, in a fixed order.
 func Classes() []Class {
 	return []Class{
-		Unauthorized, Forbidden, NotFound, Throttled, Rejected, Unavailable, Network, Unexpected, Cancelled,
+		Unauthorized, Forbidden, NotFound, Throttled, Exists, Rejected, Unavailable, Network, Unexpected, Cancelled,
 	}
 }
 
@@ -103,10 +106,17 @@ func (e *Error) Temporary() bool {
 	return e.class == Throttled || e.class == Unavailable || e.class == Network
 }
 
-// Permanent reports whether the same call will fail every time: [Rejected],
-// [Unexpected].
+// Permanent reports whether the same call will fail every time: [Exists],
+// [Rejected], [Unexpected].
 func (e *Error) Permanent() bool {
-	return e.class == Rejected || e.class == Unexpected
+	return e.class == Exists || e.class == Rejected || e.class == Unexpected
+}
+
+// Unknown reports whether the platform may have done what it was asked, although it
+// did not say so in words that we understand: [Unavailable], [Network],
+// [Unexpected], [Cancelled]. Secrets that it gave in that answer are lost.
+func (e *Error) Unknown() bool {
+	return e.class == Unavailable || e.class == Network || e.class == Unexpected || e.class == Cancelled
 }
 
 // Unwrap returns [context.Canceled] or [context.DeadlineExceeded] where one of
@@ -124,6 +134,8 @@ func classOf(status int) Class {
 		return NotFound
 	case status == http.StatusTooManyRequests:
 		return Throttled
+	case status == http.StatusConflict:
+		return Exists
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly,
 		status == http.StatusProxyAuthRequired, status >= 500 && status <= 599:
 		return Unavailable

@@ -12,7 +12,7 @@ func TestStatusesBecomeClasses(t *testing.T) {
 	for status, want := range map[int]Class{
 		301: Unexpected, 304: Unexpected, 307: Unexpected, 308: Unexpected, 600: Unexpected, 999: Unexpected,
 		400: Rejected, 401: Unauthorized, 402: Rejected, 403: Forbidden, 404: NotFound, 405: Rejected, 407: Unavailable, 408: Unavailable,
-		409: Rejected, 410: Rejected, 413: Rejected, 415: Rejected, 422: Rejected, 425: Unavailable, 429: Throttled, 451: Rejected, 499: Rejected,
+		409: Exists, 410: Rejected, 413: Rejected, 415: Rejected, 422: Rejected, 425: Unavailable, 429: Throttled, 451: Rejected, 499: Rejected,
 		500: Unavailable, 501: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable, 599: Unavailable,
 	} {
 		_, result, err := list(t, newClient(t, answer(status, `{"status":200,"integrations":[],"message":"no"}`)))
@@ -24,7 +24,8 @@ func TestStatusesBecomeClasses(t *testing.T) {
 
 func TestClassesSayHowTheyWantToBeTreated(t *testing.T) {
 	temporary := []Class{Throttled, Unavailable, Network}
-	permanent := []Class{Rejected, Unexpected}
+	permanent := []Class{Exists, Rejected, Unexpected}
+	unknown := []Class{Unavailable, Network, Unexpected, Cancelled}
 	for _, class := range Classes() {
 		e := &Error{class: class}
 		if got, want := e.Temporary(), slices.Contains(temporary, class); got != want {
@@ -33,9 +34,12 @@ func TestClassesSayHowTheyWantToBeTreated(t *testing.T) {
 		if got, want := e.Permanent(), slices.Contains(permanent, class); got != want {
 			t.Errorf("%s: got permanent %t, want %t", class, got, want)
 		}
+		if got, want := e.Unknown(), slices.Contains(unknown, class); got != want {
+			t.Errorf("%s: got unknown %t, want %t", class, got, want)
+		}
 	}
-	if got := len(Classes()); got != 9 {
-		t.Errorf("got %d classes, want 9", got)
+	if got := len(Classes()); got != 10 {
+		t.Errorf("got %d classes, want 10", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -53,11 +54,54 @@ type credentials struct {
 func (c *Client) credentials(organization Secret) credentials {
 	return credentials{
 		ClientID:          c.id,
-		ClientSecret:      c.secret.reveal(),
+		ClientSecret:      c.secret.Reveal(),
 		GrantType:         "client_credentials",
 		Scope:             "vendor_manage",
-		OrganizationToken: organization.reveal(),
+		OrganizationToken: organization.Reveal(),
 	}
+}
+
+// call makes one call of the client, and understands its answer by decode, which
+// hides secrets by the redactor that it is given. organization is the zero Secret
+// where the call is about no organization; secrets are all that the body has
+// beside the client's own.
+func call[T any](
+	ctx context.Context, c *Client, op operation, body any, secrets []Secret, decode func([]byte, redactor) (T, error),
+) (T, Result, error) {
+	var none T
+	x := c.newExchange(op, secrets...)
+	answer, failure := x.do(ctx, body)
+	if failure != nil {
+		return none, x.result, failure
+	}
+	got, err := decode(answer, x.hide)
+	if err != nil {
+		if said := x.result.Message; said != "" && json.Valid(answer) {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		failure := x.unreadable(err)
+		return none, x.result, failure
+	}
+	if fresh, ok := any(got).(interface{ secrets() []Secret }); ok {
+		x.result.Message = newRedactor(fresh.secrets()...).message(x.result.Message)
+	}
+	return got, x.result, nil
+}
+
+// refuse makes the error for a call that is not to be sent, if there are reasons.
+func (c *Client) refuse(op operation, reasons ...error) (Result, error) {
+	var texts []string
+	for _, reason := range reasons {
+		if reason != nil {
+			texts = append(texts, reason.Error())
+		}
+	}
+	if len(texts) == 0 {
+		return Result{}, nil
+	}
+	x := c.newExchange(op)
+	failure := x.refused(errors.New(strings.Join(texts, "; ")))
+	return x.result, failure
 }
 
 // exchange is one call on its way out and back.

@@ -30,7 +30,7 @@ type redactor struct{ masks *strings.Replacer }
 func newRedactor(secrets ...Secret) redactor {
 	var forms []string
 	for _, secret := range secrets {
-		if text := secret.reveal(); len(text) >= minRedactedBytes {
+		if text := secret.Reveal(); len(text) >= minRedactedBytes {
 			forms = append(forms, spellings(text)...)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -12,8 +13,8 @@ import (
 
 const masked = "***"
 
-// Secret is a client's secret or an organization's OEM token. Whatever prints,
-// marshals or logs it shows "***". The zero value holds nothing and is refused
+// Secret is a client's secret, an organization's OEM token, a partner key or a magic
+// link. Whatever prints, marshals or logs it shows "***". The zero value holds nothing and is refused
 // wherever a secret is asked for.
 type Secret struct {
 	// A function, because fmt cannot call our methods on an unexported field of
@@ -41,7 +42,9 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
 // LogValue returns "***".
 func (Secret) LogValue() slog.Value { return slog.StringValue(masked) }
 
-func (s Secret) reveal() string {
+// Reveal returns the text itself, for who seals it: it belongs nowhere else. It is
+// empty for the zero value.
+func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
 	}
@@ -64,4 +67,38 @@ func validateCredential(name, text string) error {
 	default:
 		return nil
 	}
+}
+
+// validateToken says what is wrong with an organization's OEM token.
+func validateToken(organization Secret) error {
+	return validateCredential("organization OEM token", organization.Reveal())
+}
+
+// given says that a field of a request is missing.
+func given(field, text string) error {
+	if strings.TrimSpace(text) == "" {
+		return errors.New(field + ": empty; the platform wants one")
+	}
+	return nil
+}
+
+// received is a secret of an answer, or what is wrong with it.
+func received(field, text string) (Secret, error) {
+	if text == "" {
+		return Secret{}, fmt.Errorf("the answer has no %s", field)
+	}
+	if validateCredential(field, text) != nil {
+		return Secret{}, fmt.Errorf("%s of the answer is no secret that a request could carry: it has blanks or control characters", field)
+	}
+	return NewSecret(text), nil
+}
+
+// validateLink says what is wrong with an address to which a person is to be sent,
+// without repeating any of it.
+func validateLink(link string) error {
+	u, err := url.Parse(link)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("the answer has no url to send the user to; want an absolute http or https address")
+	}
+	return nil
 }
