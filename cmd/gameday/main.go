@@ -35,6 +35,7 @@ type options struct {
 	only       string
 	transcript string
 	boards     string
+	draw       string
 	dir        string
 	program    string
 	keep       bool
@@ -48,6 +49,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "only scenarios of which an alert fits this regular expression")
 	flag.StringVar(&o.transcript, "transcript", "", "Markdown file for what was done and seen")
 	flag.StringVar(&o.boards, "boards", "deploy/grafana", "directory of the program that writes the boards and asks their queries, which it does at the end; empty: none")
+	flag.StringVar(&o.draw, "draw", "", "directory for a page of each board with what it shows at the end; empty: none")
 	flag.StringVar(&o.dir, "dir", "", "directory of everything that is started (default: a temporary one)")
 	flag.StringVar(&o.program, "program", "", "usagebridge, if it is built already")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory of a good run, too")

@@ -43,6 +43,7 @@ type session struct {
 	worlds     int
 	report     transcript
 	bad        int
+	began      time.Time
 }
 
 // run plays the scenarios. An error is of the harness.
@@ -68,6 +69,7 @@ func (g *session) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer g.prometheus.close()
+	g.began = time.Now()
 	defer g.leave()
 	for i := range g.scenarios {
 		s := &g.scenarios[i]
@@ -210,7 +212,18 @@ func (g *session) askBoards(ctx context.Context) error {
 	if !wait(ctx, usualSpan) { // until it is scraped, and every partition has a worker again
 		return ctx.Err()
 	}
-	cmd := exec.CommandContext(ctx, "go", "run", ".", "-ask", g.prometheus.url, "-range", "15m", "-vendor", vendor, "-organization", "msp-1") //nolint:gosec // ours
+	args := []string{"run", ".", "-ask", g.prometheus.url, "-range", max(time.Since(g.began).Round(time.Second), time.Minute).String(), "-vendor", vendor, "-organization", "msp-1"}
+	if g.only == "" {
+		args = append(args, "-strict") // whatever can be shown was shown
+	}
+	if g.draw != "" {
+		draw, err := filepath.Abs(g.draw)
+		if err != nil {
+			return err
+		}
+		args = append(args, "-draw", draw)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // ours
 	cmd.Dir = g.boards
 	out, err := cmd.CombinedOutput()
 	say(g.out, "boards:\n%s", out)

@@ -2,7 +2,7 @@
 // its own beside this source, and asks a Prometheus what their queries find:
 //
 //	go run ./deploy/grafana -write deploy/grafana
-//	go run ./deploy/grafana -ask http://127.0.0.1:9090
+//	go run ./deploy/grafana -ask http://127.0.0.1:9090 -draw /tmp
 //
 // A board is there to answer questions: every panel says which, what is normal,
 // and where to look next. What a board shows is in board.go, how Grafana wants
@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"time"
 )
 
 //go:generate go run . -write .
@@ -41,17 +42,21 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	server := flags.String("ask", os.Getenv("PROMETHEUS_URL"), "run every query against the Prometheus at this URL, and count what finds data (PROMETHEUS_URL)")
 	vendor := flags.String("vendor", "", "with -ask: the vendor of the board of one integration; empty: of any that is behind")
 	organization := flags.String("organization", "", "with -ask: its organization")
-	span := flags.String("range", "6h", "with -ask: the time range that a board shows")
+	span := flags.Duration("range", 6*time.Hour, "with -ask: the time range that a board shows")
+	strict := flags.Bool("strict", false, "with -ask: every query must find data, also where no data is good news")
+	draw := flags.String("draw", "", "with -ask: write what was found as a page for each board into this directory, for when there is no Grafana")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	switch {
+	case *span < time.Minute:
+		return fmt.Errorf("-range %v: want a minute at least, such as 6h", *span)
 	case flags.NArg() > 0:
 		return fmt.Errorf("argument %q is not understood; want flags only", flags.Arg(0))
 	case *dir != "":
 		return write(*dir)
 	case *server != "":
-		return ask(ctx, out, question{server: *server, vendor: *vendor, organization: *organization, span: *span})
+		return ask(ctx, out, question{server: *server, vendor: *vendor, organization: *organization, span: *span, strict: *strict, draw: *draw})
 	}
 	return errors.New("nothing to do; want -write DIRECTORY or -ask URL")
 }
