@@ -147,6 +147,7 @@ func (p *panel) targets() ([]variants.Dataquery, error) {
 		case rows:
 			to.Instant().Format(prometheus.PromQueryFormatTable)
 		case lines, stacked, timeline, markdown:
+			to.Exemplar(strings.HasPrefix(q.expr, "histogram_quantile")) // leads to traces, where they are on
 		}
 		built, err := to.Build()
 		if err != nil {
