@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/usagebridge/usagebridge/consumers/status"
@@ -141,13 +143,31 @@ func (a *app) integrations(ctx context.Context) (*broker.Bucket[status.Integrati
 
 // statusRecords keeps integrations in their bucket (status.Records).
 type statusRecords struct {
-	bucket *broker.Bucket[status.Integration]
+	bucket interface {
+		Update(ctx context.Context, key string, change func(*status.Integration) error) (status.Integration, error)
+	}
 }
+
+// recordTime is for how long it is tried to record what was learnt of an
+// integration: an answer that nobody recorded may be the last for days, and until
+// the next one people would read a status that is wrong.
+const recordTime = 30 * time.Second
 
 // Update changes one record by compare-and-set.
 func (r statusRecords) Update(ctx context.Context, vendor, organization string, change func(*status.Integration) error) error {
-	_, err := r.bucket.Update(ctx, broker.IntegrationKey(vendor, organization), change)
-	return err
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval, wait.MaxElapsedTime = 100*time.Millisecond, 5*time.Second, recordTime
+	return backoff.Retry(func() error {
+		var unwanted error
+		_, err := r.bucket.Update(ctx, broker.IntegrationKey(vendor, organization), func(i *status.Integration) error {
+			unwanted = change(i)
+			return unwanted
+		})
+		if unwanted != nil || errors.Is(err, broker.ErrNotFound) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, backoff.WithContext(wait, ctx))
 }
 
 // statusLog keeps transitions in the STATUS stream (status.Log).
