@@ -27,9 +27,11 @@ type weather struct {
 type relay struct {
 	target   string
 	listener net.Listener
-	// tears drops what is held back when either end closes. A partner that
-	// acts on a request whose sender has gone away puts an older figure over
-	// a newer one, and no sender can prevent that: it is not to be blamed.
+	// tears drops what is held back when either end closes, and what has been
+	// held back for longer than a sender waits: one that is frozen cannot close.
+	// A partner that acts on a request whose sender has gone away puts an older
+	// figure over a newer one, and no sender can prevent that: it is not to be
+	// blamed.
 	tears bool
 	lines sync.WaitGroup
 
@@ -183,14 +185,19 @@ func (r *relay) pump(l *line, from, to net.Conn, stalls func(weather) bool) {
 	l.tear()
 }
 
-// pass waits until what was read then may go on; false: the line is closed.
+// pass waits until what was read then may go on; false: the line is closed, or to be.
 func (r *relay) pass(l *line, read time.Time, stalls func(weather) bool) bool {
 	for {
 		r.mu.Lock()
 		now, changed := r.now, r.changed
 		r.mu.Unlock()
-		var due <-chan time.Time // never, while it stalls
-		if !stalls(now) {
+		var due, stale <-chan time.Time // never, while it stalls
+		switch {
+		case r.tears && time.Since(read) > callTimeout:
+			return false
+		case stalls(now) && r.tears:
+			stale = time.After(time.Until(read.Add(callTimeout)))
+		case !stalls(now):
 			wait := time.Until(read.Add(now.Delay))
 			if wait <= 0 {
 				return true
@@ -200,6 +207,8 @@ func (r *relay) pass(l *line, read time.Time, stalls func(weather) bool) bool {
 		select {
 		case <-due:
 			return true
+		case <-stale:
+			return false
 		case <-changed:
 		case <-l.closed:
 			return false

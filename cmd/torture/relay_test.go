@@ -172,6 +172,17 @@ func TestARelayToThePartnerDropsWhatAGoneSenderHadSent(t *testing.T) {
 	s.hears("")
 }
 
+// A worker that is frozen cannot go away, and what it had sent is as old.
+func TestARelayToThePartnerDropsWhatWasHeldBackForTooLong(t *testing.T) {
+	t.Parallel()
+	s := throughRelay(t, true)
+	s.set(weather{StallOut: true})
+	s.send("old")
+	s.hears("end")
+	s.set(weather{})
+	s.hears("")
+}
+
 // Servers get what a dead worker had sent, as from a network that was slow.
 func TestARelayToServersDeliversWhatAGoneSenderHadSent(t *testing.T) {
 	t.Parallel()
