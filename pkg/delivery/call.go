@@ -134,7 +134,7 @@ func (l *Lane) adapt(o Outcome, t turn, now time.Time) (news []Class) {
 	if o.Verdict.Ruling == Dead && o.Answer.Class == Rejected && l.floods(now) {
 		news = append(news, Flooded)
 	}
-	if t.epoch != l.epoch {
+	if t.epoch != l.epoch && !l.provesStill(o, t) {
 		return news
 	}
 	if l.learn(o, t, now) {
@@ -144,6 +144,15 @@ func (l *Lane) adapt(o Outcome, t turn, now time.Time) (news []Class) {
 		news = append(news, Lost)
 	}
 	return news
+}
+
+// provesStill says that the answer proves as much under the link of now: a count
+// that the partner took while it was recorded that the mapping is open, or that the
+// integration is ready. It may be the last one for days, and nothing else would say
+// that the integration is connected.
+func (l *Lane) provesStill(o Outcome, t turn) bool {
+	same := t.link.Credentials == l.link.Credentials && t.link.Generation == l.link.Generation
+	return same && !l.link.Setup && o.Verdict.Ruling == Delivered && o.Task.Key.Kind == ledger.Count
 }
 
 // regulate changes gate and pace by what the answer says of the partner.

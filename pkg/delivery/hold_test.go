@@ -386,6 +386,57 @@ func TestStatusHearsOfAnswersInTheOrderInWhichTheyCame(t *testing.T) {
 	})
 }
 
+// The count may be the only one for days: if it did not say that the integration is
+// connected, nothing would.
+func TestCountTakenWhileTheOpeningIsRecordedProvesTheStatus(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		before, change func(*delivery.Link)
+		want           int // signals of the count
+	}{
+		{"the mapping is open", func(l *delivery.Link) { l.Setup = true }, func(l *delivery.Link) { l.Setup = false }, 1},
+		{"the integration is ready", func(*delivery.Link) {}, func(l *delivery.Link) { l.Ready = true }, 1},
+		{"the partner is to be told again", func(*delivery.Link) {}, func(l *delivery.Link) { l.Setup = true }, 0},
+		{"the tokens are others", func(*delivery.Link) {}, func(l *delivery.Link) { l.Credentials = "c2" }, 0},
+		{"the partner has lost everything", func(*delivery.Link) {}, func(l *delivery.Link) { l.Generation++ }, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
+				r.script(func(task delivery.Task) delivery.Answer {
+					if task.Operation() == "count" {
+						time.Sleep(time.Minute)
+					}
+					return delivery.Answer{Class: delivery.Accepted}
+				})
+				link := r.good()
+				link.Ready, link.Connected = false, false
+				c.before(&link)
+				r.lane.SetLink(link)
+				r.set(1, acme, backup, count)
+				for len(r.calls("count")) == 0 {
+					after(time.Second)
+				}
+				signals := len(r.signals)
+				c.change(&link)
+				r.lane.SetLink(link)
+				after(time.Minute)
+				told := 0
+				for _, s := range r.signals[signals:] {
+					if s.Operation == "count" && s.Credentials == "c1" && s.Generation == 0 {
+						told++
+					}
+				}
+				if told != c.want {
+					t.Errorf("told %d times of the count, want %d", told, c.want)
+				}
+				if hold := r.lane.Status().Hold; (hold == "") != (c.want == 1 || link.Ready) {
+					t.Errorf("the lane is held for %q", hold)
+				}
+			})
+		})
+	}
+}
+
 func TestCountTakenWhileTheMappingIsOpenedSaysMoreThanThatAnswer(t *testing.T) {
 	virtual(t, delivery.Config{}, func(t *testing.T, r *rig) {
 		link := r.good()
