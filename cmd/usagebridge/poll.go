@@ -26,15 +26,9 @@ func newPoll(e *engine) (*oemPoll, error) {
 	if c.OEMAPIURL == "" || c.OEMPoll == 0 {
 		return nil, nil //nolint:nilnil // no poll, and nothing wrong
 	}
-	secret, err := readSecretFile(c.OEMClientSecretFile)
+	client, err := c.oemClient()
 	if err != nil {
-		return nil, usagef("%s_OEM_CLIENT_SECRET_FILE: %w", envPrefix, err)
-	}
-	client, err := oemapi.New(oemapi.Config{
-		BaseURL: c.OEMAPIURL, ClientID: c.OEMClientID, ClientSecret: oemapi.NewSecret(secret), Timeout: c.PartnerTimeout,
-	})
-	if err != nil {
-		return nil, usagef("%s_OEM_API_URL: %w", envPrefix, err)
+		return nil, err
 	}
 	return &oemPoll{engine: e, client: client, heard: map[string]string{}}, nil
 }
