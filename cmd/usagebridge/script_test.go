@@ -41,6 +41,8 @@ func TestScripts(t *testing.T) {
 			"partner":    callPartner,
 			"cluster":    startCluster,
 			"freeport":   freePort,
+			"platform":   playPlatform,
+			"learns":     learns,
 		},
 	})
 }
@@ -55,6 +57,7 @@ func furnishScript(env *testscript.Env) error {
 		played.Close()
 		server.Close()
 	})
+	env.Values[platformKey{}] = &platformOf{}
 	for name, value := range map[string]string{
 		"PARTNER":                 server.URL,
 		"USAGEBRIDGE_STORE_DIR":   filepath.Join(env.WorkDir, "store"),
