@@ -131,7 +131,12 @@ everything is sent again, as by resync: what is there may be new and empty.`,
 	flags.StringVar(&oemFile, "oem-token-file", "", "file with the organization's OEM token, with which its status can be polled (default: as it is)")
 	flags.StringVar(&apiURL, "api-url", "", "the API's new address (default: as it is)")
 	flags.StringVar(&why, "why", "", "the reason, kept in the audit log")
-	return group("credentials", "Tokens and address of an integration", set)
+	cmd := group("credentials", "Tokens and address of an integration, and its credentials at the platform", set, c.credentialsUpdate())
+	cmd.Long = `Two things are called credentials. "set" replaces the tokens with which usagebridge
+calls the platform; they are stored here, as ciphertext, and the platform is not
+called. "update" replaces the credentials with which the platform calls the vendor;
+the platform keeps them, and they are not stored here.`
+	return cmd
 }
 
 // setCredentials checks and seals new credentials, and says whether they lead

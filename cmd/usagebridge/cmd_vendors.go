@@ -21,7 +21,8 @@ import (
 
 func (c *cli) vendorsCommand() *cobra.Command {
 	return group("vendors", "Vendors that are set up, and what holds for all figures of one",
-		c.vendorsList(), c.vendorsShow(), c.vendorsStop(), c.vendorsResume(), c.vendorsGuard(), c.vendorsCutoff())
+		c.vendorsList(), c.vendorsShow(), c.vendorsStop(), c.vendorsResume(), c.vendorsGuard(), c.vendorsCutoff(),
+		c.vendorsTemplate())
 }
 
 func (c *cli) vendorsList() *cobra.Command {
