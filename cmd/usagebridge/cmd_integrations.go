@@ -22,7 +22,7 @@ func (c *cli) integrationsCommand() *cobra.Command {
 	return group("integrations", "Integrations: one vendor with one organization each",
 		c.integrationsAdd(), c.integrationsList(), c.integrationsShow(),
 		c.integrationsPause(), c.integrationsResume(), c.integrationsResync(), c.integrationsCredentials(),
-		c.integrationsTest(), c.integrationsMapping())
+		c.integrationsTest(), c.integrationsMapping(), c.integrationsListRemote())
 }
 
 // newIntegration is what a person says of an integration to be added.
