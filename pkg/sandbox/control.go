@@ -29,6 +29,8 @@ func (s *Sandbox) controlHandler() http.Handler {
 	mux.HandleFunc("POST /sandbox/integrations/{name}/anomaly", s.postAnomaly)
 	mux.HandleFunc("POST /sandbox/integrations/{name}/inform", s.postInform)
 	mux.HandleFunc("GET /sandbox/integrations/{name}/oem-token", s.getOEMToken)
+	mux.HandleFunc("GET /sandbox/organizations", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Organizations()) })
+	mux.HandleFunc("GET /sandbox/vendors", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Vendors()) })
 	mux.HandleFunc("GET /sandbox/oem", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.OEM()) })
 	mux.HandleFunc("PUT /sandbox/oem", s.putOEM)
 	mux.HandleFunc("GET /sandbox/faults", s.getFaults)

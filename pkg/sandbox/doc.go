@@ -1,6 +1,6 @@
 // Package sandbox plays the billing partner: an in-memory server that speaks the
-// Vendor-API as a vendor's client meets it, in either of its dialects, and of the OEM-API
-// what lists integrations; with the human who maps accounts, the rate limit, the refusals
+// Vendor-API as a vendor's client meets it, in either of its dialects, and the OEM-API;
+// with the human who maps accounts, the rate limit, the refusals
 // and the accidents of a network, the webhook the partner sends, and a tape of everything
 // that reached it. Tests assert on the tape; people try the product against it without an
 // account at the partner.
@@ -49,19 +49,41 @@
 // mapping and counts: in pending a count is a 404 until its account and service are mapped,
 // and the first accepted one makes the integration active.
 //
-// The OEM-API, below [OEMBasePath]. An organization is the part of an integration's name after
-// the first slash, or all of a name without one; it has one token. Gradient has no such API: an
-// integration of that dialect is in no list, and has no token. Statuses are those of [Status],
-// or see [StatusWords].
+// The OEM-API, below [OEMBasePath]. Every body has who asks, "clientId", "clientSecret",
+// "grantType":"client_credentials" and "scope":"vendor_manage", and where an organization is marked
+// its "organizationOemToken":
 //
-//	POST  /integration/list   {"clientId":"…","clientSecret":"…","grantType":"client_credentials","scope":"vendor_manage","organizationOemToken":"…"}
-//	                          200 {"integrations":[{"id":"int-1","vendorId":"vendor-acme","integrationCredentialTemplate":[{"Vendor API key":""}],
-//	                          "integrationStatus":"mapping"}],"status":200,"message":"…"}
+//	POST   /organization           {"data":{"name":…,"email":…,"firstName":…,"lastName":…,"vendorUserId":…,"vendorOrganizationId":…}}: the last is optional;
+//	                               201 {"status":201,"message":"…","organizationOemToken":"…"}, 409 name, id or e-mail taken
+//	POST   /user                   {"data":{"email":…,"firstName":…,"lastName":…,"vendorUserId":…,"vendorOrganizationId":…}}: without the last the user
+//	                               joins by the domain of the e-mail; 201 as above, also when the user is there already; 404, 409
+//	DELETE /user                   organization, {"data":{"vendorUserId":…,"email":…}}: 201 {"status":201,"message":"…"}, 404
+//	POST   /session                organization, {"data":{"vendorUserId":…}}: 201 {…,"sessionToken":"…","url":"…"}, 404; see below
+//	POST   /vendor                 200 {"vendors":[{"id":…,"name":…,"integrationStatus":"active","integrationType":"external",
+//	                               "integrationCredentialTemplate":{"Account number":""}}],…}
+//	POST   /integration            organization, {"data":{"vendorId":…,"integrationCredentials":{"Account number":"17"}}}: every label of the template;
+//	                               201 {"integration":{"id":…,"vendorId":…},…}, 404, 409 there is one
+//	POST   /integration            organization, {"integrationType":"external","organizationId":…,"vendorId":…}:
+//	                               201 {"integration":{"id":…,"vendorId":…,"integrationKind":"external"},"partnerApiKey":"…",…}
+//	POST   /integration/list       organization: 200 {"integrations":[{"id":"int-1","vendorId":"vendor-acme",
+//	                               "integrationCredentialTemplate":[{"Vendor API key":""}],"integrationStatus":"mapping"}],…}
+//	PATCH  /integration/{id}       organization, {"data":{"integrationCredentials":{"Account number":"18"}}}: labels that are left out keep
+//	                               their value; 200 {"integration":{"id":…,"vendorId":…},…}, 404
+//
+// An organization has one token, for ever. It is made by POST /organization, or by the first
+// integration named after it: the part of the name after the first slash, or all of a name without
+// one, is the vendorOrganizationId. Where a vendor gave none the partner's own id stands for it. An
+// external integration is named vendor/organization and speaks the MSPCentric dialect with
+// the token of its [Vendor] and the partnerApiKey, which is shown once. Gradient has no such API: an
+// integration of that dialect is in no list, and has no token. Statuses are those of [Status], or
+// see [StatusWords].
 //
 // A refusal of the OEM-API is {"status":…,"message":"…"}. Who is asking stands in the body, so
-// the order is another one: 404/405 route, 413 body too large, 400 no JSON object or a field
-// that is no string, 401 client, grant type or scope, 403 organization's token, 429 rate limit of
-// the organization, the fault plan; then success.
+// the order is another one: 404/405 route, 413 body too large, 400 no JSON object or credentials
+// that are no strings, 401 client, grant type or scope, 403 organization's token, 429 rate limit of
+// the organization or, about none, of the client, the fault plan, 400 a field that is missing, of the
+// wrong type or not known; then the rest. The answer of what was done is lost by the faults
+// [ResetAfter], [StatusAfter], [EmptyBody] and [GarbageBody].
 //
 // # The control API
 //
@@ -83,6 +105,8 @@
 //	                                               "active":"string","shuffle":true,"seed":7}: sends the webhook, all but url optional, see [Inform];
 //	                                               200 {"answers":[202,…]}, 502 when a request got no answer
 //	GET    /sandbox/integrations/{name}/oem-token  200 {"oemToken":"…"}: its organization's, 404 in the Gradient dialect
+//	GET    /sandbox/organizations                  200 [{"name":"msp-0042","organizationId":"org-1","title":"Best MSP","users":[…],"integrations":["acme/msp-0042"]}]
+//	GET    /sandbox/vendors                        200 with an array of [Vendor], tokens included
 //	GET    /sandbox/oem                            200 {"clientId":"…","clientSecret":"…","statuses":"four"}: the client that the OEM-API lets in
 //	PUT    /sandbox/oem                            the same, what is left out stays; {"statuses":"none"} leaves integrationStatus out of
 //	                                               the lists, {"statuses":"three"} takes the older words

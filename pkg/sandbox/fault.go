@@ -30,8 +30,23 @@ const (
 
 	// These are of the OEM-API.
 
-	OperationOEMIntegrations Operation = "oem-integrations" // POST that lists an organization's integrations
+	OperationOEMOrganization      Operation = "oem-organization"
+	OperationOEMUser              Operation = "oem-user"
+	OperationOEMUserRemoval       Operation = "oem-user-removal"
+	OperationOEMSession           Operation = "oem-session"
+	OperationOEMVendors           Operation = "oem-vendors"     // POST that lists the vendors
+	OperationOEMIntegration       Operation = "oem-integration" // POST of a new one
+	OperationOEMIntegrationUpdate Operation = "oem-integration-update"
+	OperationOEMIntegrations      Operation = "oem-integrations" // POST that lists an organization's integrations
 )
+
+// operations are those that a fault rule may name.
+var operations = []Operation{
+	OperationAccounts, OperationServices, OperationMapping, OperationCount,
+	OperationVendor, OperationOrganization, OperationList, OperationUpdate, OperationStatus,
+	OperationOEMOrganization, OperationOEMUser, OperationOEMUserRemoval, OperationOEMSession, OperationOEMVendors,
+	OperationOEMIntegration, OperationOEMIntegrationUpdate, OperationOEMIntegrations,
+}
 
 // Effect is what a fault does to a request, after its latency.
 type Effect string
@@ -72,7 +87,8 @@ type Rule struct {
 	// Name appears on the tape; "rule-1" and so on when empty.
 	Name string `json:"name,omitempty"`
 	// Operation, Integration, Account and Service say which requests match: "" or "*" is any.
-	// A request to the OEM-API matches by each integration of its organization.
+	// A request to the OEM-API matches by each integration that its organization has by then; one
+	// about no organization, or one without integrations, only where any integration will do.
 	Operation   Operation `json:"operation,omitempty"`
 	Integration string    `json:"integration,omitempty"`
 	Account     string    `json:"account,omitempty"`
@@ -175,13 +191,8 @@ func (p Plan) Validate() error {
 func (r *Rule) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	switch r.Operation {
-	case "", "*", OperationAccounts, OperationServices, OperationMapping, OperationCount,
-		OperationVendor, OperationOrganization, OperationList, OperationUpdate, OperationStatus, OperationOEMIntegrations:
-	default:
-		bad("operation %q: want accounts, services, mapping, count, vendor, organization, list-accounts, update-account, status, "+
-			"oem-integrations or *",
-			string(r.Operation))
+	if r.Operation != "" && r.Operation != "*" && !slices.Contains(operations, r.Operation) {
+		bad("operation %.64q: want * or one of %q", string(r.Operation), operations)
 	}
 	if !(r.Probability >= 0 && r.Probability <= 1) { // so written, it refuses NaN
 		bad("probability %v: want 0 to 1", r.Probability)

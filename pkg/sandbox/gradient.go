@@ -206,7 +206,7 @@ type sku struct {
 	Subcategory string `json:"subcategory"`
 }
 
-type vendor struct {
+type gradientVendor struct {
 	OldID          string `json:"_id"`
 	ID             string `json:"id"`
 	Name           string `json:"name"`
@@ -215,7 +215,7 @@ type vendor struct {
 	SKUs           []sku  `json:"skus"`
 }
 
-type organization struct {
+type gradientOrganization struct {
 	OrganizationID string `json:"organizationId"`
 	Name           string `json:"name"`
 	VendorID       string `json:"vendorId"`
@@ -240,13 +240,19 @@ func cutName(name string) (vendorName, organizationName string) {
 }
 
 // The ids that the platform gave to the vendor and the organization.
-func (in *integration) vendorID() string       { v, _ := in.names(); return "vendor-" + v }
 func (in *integration) organizationID() string { return "organization-" + in.id }
+func (in *integration) vendorID() string {
+	if in.vendor != nil {
+		return in.vendor.ID
+	}
+	name, _ := in.names()
+	return "vendor-" + name
+}
 
 // showVendor is GET of the base path.
 func (in *integration) showVendor() answer {
 	name, _ := in.names()
-	v := vendor{OldID: in.vendorID(), ID: in.vendorID(), Name: name, OrganizationID: in.organizationID(), SKUs: []sku{}}
+	v := gradientVendor{OldID: in.vendorID(), ID: in.vendorID(), Name: name, OrganizationID: in.organizationID(), SKUs: []sku{}}
 	for _, it := range in.services.order {
 		v.SKUs = append(v.SKUs, sku{OldID: "sku-" + it.id, property: it.property(), Category: "other", Subcategory: "other"})
 	}
@@ -256,7 +262,7 @@ func (in *integration) showVendor() answer {
 // showOrganization is GET /organization: the one answer without an envelope.
 func (in *integration) showOrganization() answer {
 	vendorName, name := in.names()
-	o := organization{
+	o := gradientOrganization{
 		OrganizationID: in.organizationID(), Name: name, VendorID: in.vendorID(), VendorName: vendorName,
 		IntegrationID: in.id, Status: in.dialect.statusName(in.status),
 	}

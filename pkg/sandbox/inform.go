@@ -207,7 +207,7 @@ func (in *integration) informBody(m moment, o Inform) []byte {
 	message := informMessage{Module: "alerts", EventType: InformUpdate, Payload: informPayload{
 		IsAlertsEnabled: true, IsIntegrationActive: m.status == Connected,
 		ProductGroups: []string{}, Accounts: m.mapped(),
-		VendorOrganizationID: organizationName, VendorUserID: "user-" + organizationName, IntegrationID: in.id,
+		VendorOrganizationID: organizationName, VendorUserID: in.informUser(organizationName), IntegrationID: in.id,
 	}}
 	if o.Spelling != "" {
 		message.EventType = o.Spelling
@@ -220,6 +220,14 @@ func (in *integration) informBody(m moment, o Inform) []byte {
 		panic("sandbox: a message of texts and booleans does not marshal: " + err.Error())
 	}
 	return text
+}
+
+// informUser is the vendor's id of the person whom a webhook names: the organization's first.
+func (in *integration) informUser(organizationName string) string {
+	if in.organization != nil && len(in.organization.users) > 0 {
+		return in.organization.users[0].id
+	}
+	return "user-" + organizationName
 }
 
 // post sends one request and returns the status of its answer. Errors leave the URL out.

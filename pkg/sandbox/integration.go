@@ -125,8 +125,11 @@ type integration struct {
 	name, id     string
 	dialect      Dialect
 	vendorToken  string
-	partnerToken string           // empty: revoked
-	organization *oemOrganization // nil in the Gradient dialect
+	partnerToken string            // empty: revoked, or never there
+	organization *organization     // nil in the Gradient dialect
+	vendor       *Vendor           // nil: none that the platform knows
+	kept         map[string]string // credentials by label; nil: the vendor has a key instead
+	exchanged    time.Time         // when the OEM-API made it; zero: it did not
 	auto         bool
 	humanDelay   time.Duration
 

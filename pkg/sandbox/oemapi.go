@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"cmp"
-	"crypto/rand"
 	"fmt"
 	"net/http"
 	"time"
@@ -92,83 +91,6 @@ func (o OEM) or(other OEM) OEM {
 	}
 }
 
-// OEMToken returns the permanent token of the organization that the integration belongs to.
-// It returns [ErrUnknown] for an integration that does not exist, and for one of the Gradient
-// dialect: that platform has no OEM-API.
-func (s *Sandbox) OEMToken(name string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch in := s.byName[name]; {
-	case in == nil:
-		return "", fmt.Errorf("OEM token: %w integration %q", ErrUnknown, name)
-	case in.organization == nil:
-		return "", fmt.Errorf("OEM token of integration %q: %w: the %s dialect has no OEM-API", name, ErrUnknown, in.dialect)
-	default:
-		return in.organization.token, nil
-	}
-}
-
-// oemOrganization is what an OEM token opens. Sandbox.mu guards it.
-type oemOrganization struct {
-	name, token  string
-	integrations []*integration // of the MSPCentric dialect, in the order of creation
-	window       window
-}
-
-// join puts a new integration into its organization, which exists from then on, and tells
-// the integration the organization's token.
-func (s *Sandbox) join(in *Integration, it *integration) error {
-	if in.Dialect != MSPCentric {
-		return nil
-	}
-	_, name := it.names()
-	o, owner := s.organizations[name], s.byOEMToken[in.OEMToken]
-	switch {
-	case o != nil && in.OEMToken != "" && in.OEMToken != o.token:
-		return fmt.Errorf("%w: organization %q has another OEM token", ErrConflict, name)
-	case owner != o && owner != nil:
-		return fmt.Errorf("%w: organization %q has the same OEM token", ErrConflict, owner.name)
-	}
-	if o == nil {
-		o = &oemOrganization{name: name, token: cmp.Or(in.OEMToken, "oem-"+rand.Text())}
-		s.organizations[name], s.byOEMToken[o.token] = o, o
-	}
-	o.integrations = append(o.integrations, it)
-	it.organization, in.OEMToken = o, o.token
-	return nil
-}
-
-// oemTokens are the organizations' tokens as far as a configuration was read: what join
-// would refuse one after the other is found before any of it exists.
-type oemTokens struct {
-	of    map[string]string // organization: token, empty when it is to be made up
-	owner map[string]string // token: organization
-}
-
-func newOEMTokens() oemTokens { return oemTokens{map[string]string{}, map[string]string{}} }
-
-func (t oemTokens) validate(in Integration) error {
-	if in.Dialect == Gradient {
-		return nil
-	}
-	_, name := cutName(in.Name)
-	token, known := t.of[name]
-	if !known {
-		t.of[name] = in.OEMToken
-	}
-	if in.OEMToken == "" {
-		return nil
-	}
-	if known && token != in.OEMToken {
-		return fmt.Errorf("integration %q: an earlier one of organization %q has another OEM token or none", in.Name, name)
-	}
-	if owner, taken := t.owner[in.OEMToken]; taken && owner != name {
-		return fmt.Errorf("integration %q: organization %q has the same OEM token", in.Name, owner)
-	}
-	t.owner[in.OEMToken] = name
-	return nil
-}
-
 // oemCredentials are what a request to the OEM-API says about itself, all of it in its body.
 type oemCredentials struct {
 	clientID, clientSecret, grantType, scope string
@@ -189,21 +111,18 @@ func (s *Sandbox) serveOEMAPI(w http.ResponseWriter, r *http.Request, path, requ
 }
 
 func (s *Sandbox) readOEM(w http.ResponseWriter, r *http.Request, path string) (call, oemCredentials) {
-	c := call{operation: OperationUnknown}
+	c := call{operation: OperationUnknown, isOEM: true, oem: oemRequest{base: s.baseURL(r)}}
 	body, unread := s.readBody(w, r)
-	var operations map[string]Operation
-	if path == "integration/list" {
-		operations = map[string]Operation{http.MethodPost: OperationOEMIntegrations}
-	}
-	if c.refused = c.choose(r.Method, OEMBasePath+"/"+path, operations); c.refused != nil {
+	if c.denied = routeOEM(&c, r, path); c.denied != nil {
 		return c, oemCredentials{}
 	}
-	if c.refused = unread; c.refused != nil {
+	if c.denied = unread; c.denied != nil {
 		return c, oemCredentials{}
 	}
 	f, err := parseFields(body)
 	if err != nil {
-		c.refuse("%v", err)
+		a := refuse(http.StatusBadRequest, "%v", err)
+		c.denied = &a
 		return c, oemCredentials{}
 	}
 	credentials := oemCredentials{
@@ -211,6 +130,10 @@ func (s *Sandbox) readOEM(w http.ResponseWriter, r *http.Request, path string) (
 		f.text("organizationOemToken", false),
 	}
 	c.refuseWrong(f)
+	if c.denied, c.refused = c.refused, nil; c.denied == nil {
+		c.oem.parse(c.operation, f)
+		c.refuseWrong(f)
+	}
 	return c, credentials
 }
 
@@ -227,29 +150,41 @@ func (s *Sandbox) admitOEM(c *call, credentials oemCredentials) (*Rule, time.Dur
 	switch {
 	case s.closed:
 		return early(refuse(http.StatusServiceUnavailable, "the sandbox is closed"))
-	case c.refused != nil: // without a readable body nobody knows whom it is from
-		return early(*c.refused)
+	case c.denied != nil: // without a readable body nobody knows whom it is from
+		return early(*c.denied)
 	}
 	if why := s.oem.denies(credentials); why != "" {
 		return early(refuse(http.StatusUnauthorized, "%s", why))
 	}
-	o := s.byOEMToken[credentials.organization]
-	switch {
-	case credentials.organization == "":
-		return early(refuse(http.StatusForbidden, "organizationOemToken is missing"))
-	case o == nil:
-		return early(refuse(http.StatusForbidden, "organizationOemToken is that of no organization"))
+	w := &s.clientWindow
+	if c.operation.ofOrganization() {
+		o := s.byOEMToken[credentials.organization]
+		switch {
+		case credentials.organization == "":
+			return early(refuse(http.StatusForbidden, "organizationOemToken is missing"))
+		case o == nil:
+			return early(refuse(http.StatusForbidden, "organizationOemToken is that of no organization"))
+		}
+		c.organization, w = o, &o.window
 	}
-	c.organization = o
-	if wait := o.window.admit(s.config.RateLimit, now.Sub(s.start)); wait > 0 {
+	if wait := w.admit(s.config.RateLimit, now.Sub(s.start)); wait > 0 {
 		return early(s.tooFast(wait, MSPCentric, now))
+	}
+	rule, latency := s.faults.choose(c, now, c.organization.integrationNames()...)
+	return rule, latency, nil
+}
+
+// integrationNames are what fault rules know a call by: a single empty one when there are none,
+// which rules of any integration match.
+func (o *organization) integrationNames() []string {
+	if o == nil || len(o.integrations) == 0 {
+		return []string{""}
 	}
 	names := make([]string, len(o.integrations))
 	for i, in := range o.integrations {
 		names[i] = in.name
 	}
-	rule, latency := s.faults.choose(c, now, names...)
-	return rule, latency, nil
+	return names
 }
 
 // denies says which part of the client's credentials is wrong, never what it is, or nothing.
@@ -281,32 +216,5 @@ func (a answer) asOEM() answer {
 	if a.bare == nil {
 		a.bare = oemSaid{a.status, a.message}
 	}
-	return a
-}
-
-// oemIntegration is an integration as the OEM-API lists it.
-type oemIntegration struct {
-	ID       string `json:"id"`
-	VendorID string `json:"vendorId"`
-	// CredentialTemplate has one empty value under each label, and labels contain spaces.
-	CredentialTemplate []map[string]string `json:"integrationCredentialTemplate"`
-	Status             string              `json:"integrationStatus,omitempty"`
-}
-
-// listIntegrations is POST /integration/list.
-func (o *oemOrganization) listIntegrations(words StatusWords, now time.Time) answer {
-	list := make([]oemIntegration, len(o.integrations))
-	for i, in := range o.integrations {
-		in.settle(now)
-		list[i] = oemIntegration{
-			ID: in.id, VendorID: in.vendorID(), CredentialTemplate: []map[string]string{{"Vendor API key": ""}},
-			Status: words.of(in.status),
-		}
-	}
-	a := answer{status: http.StatusOK, message: fmt.Sprintf("%d integrations", len(list))}
-	a.bare = struct {
-		Integrations []oemIntegration `json:"integrations"`
-		oemSaid
-	}{list, oemSaid{a.status, a.message}}
 	return a
 }

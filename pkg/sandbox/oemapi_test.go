@@ -145,7 +145,7 @@ func TestARefusalOfTheOEMAPISaysWhatIsWrong(t *testing.T) {
 		"an array":                    {p.do("POST", path, "[]"), 400, "one JSON object"},
 		"a body too large":            {p.list(token, "x", strings.Repeat("x", 300)), 413, "300 bytes"},
 		"another method":              {p.do("GET", path, ""), 405, "Cannot GET /api/oem-api/integration/list: want POST"},
-		"another path":                {p.do("POST", sandbox.OEMBasePath+"/integration/lists", ""), 404, "Cannot POST /api/oem-api/integration/lists"},
+		"another path":                {p.do("POST", sandbox.OEMBasePath+"/integrations/list", ""), 404, "Cannot POST /api/oem-api/integrations/list"},
 		"the base path":               {p.do("GET", sandbox.OEMBasePath, ""), 404, "Cannot GET /api/oem-api"},
 	} {
 		t.Run(name, func(t *testing.T) {

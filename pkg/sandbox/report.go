@@ -138,7 +138,7 @@ func (s *Sandbox) ReportOf(integration string) (IntegrationReport, bool) {
 func (in *integration) report() IntegrationReport {
 	out := IntegrationReport{
 		Name: in.name, ID: in.id, Dialect: in.dialect, Status: in.status, Epoch: in.epoch,
-		Revoked: in.partnerToken == "", Anomaly: in.anomaly,
+		Revoked: in.partnerToken == "" && !in.credentialsKind(), Anomaly: in.anomaly,
 		Accounts: []AccountReport{}, Services: []ServiceReport{},
 		Counts: map[string]map[string]json.Number{},
 		Billed: map[string]map[string]json.Number{},

@@ -60,6 +60,14 @@ type Config struct {
 	HumanDelay time.Duration
 	// OEM is the client of the OEM-API; an id or a secret that is empty is made up, see [Sandbox.OEM].
 	OEM OEM
+	// Vendors are those that the OEM-API knows; nil are one external vendor, acme, and one of the
+	// credentials kind, Globex Backup. See [Sandbox.Vendors].
+	Vendors []Vendor
+	// LinkLifetime is how long the link of a session leads into the wizard; 10 minutes when 0.
+	LinkLifetime time.Duration
+	// PublicURL is what the link of a session begins with, where people reach this server at
+	// another address than the OEM-API's client: http://127.0.0.1:9090. Empty: the client's.
+	PublicURL string
 	// NotReadyStatus answers a count before the status is pending: 409 (when zero), 403 or 400.
 	// What the real partner answers is published nowhere.
 	NotReadyStatus int
@@ -112,13 +120,19 @@ func (c Config) Validate() error {
 	if err := c.OEM.Statuses.validate(); err != nil {
 		errs = append(errs, fmt.Errorf("OEM client: %w", err))
 	}
+	if c.LinkLifetime < 0 {
+		bad("link lifetime %v: want more than 0, 0 for %v", c.LinkLifetime, defaultLinkLifetime)
+	}
+	if err := validatePublicURL(c.PublicURL); err != nil {
+		errs = append(errs, err)
+	}
 	if c.TapeLimit < 0 {
 		bad("tape limit %d: want records, 0 to keep all", c.TapeLimit)
 	}
 	if c.BodyLimit < 0 {
 		bad("body limit %d: want bytes, 0 for %d", c.BodyLimit, defaultBodyLimit)
 	}
-	return errors.Join(append(errs, c.validateIntegrations(), c.Faults.Validate())...)
+	return errors.Join(append(errs, validateVendors(c.Vendors), c.validateIntegrations(), c.Faults.Validate())...)
 }
 
 func (c Config) validateIntegrations() error {
@@ -157,20 +171,25 @@ type Sandbox struct {
 	idPrefix string
 	lastID   atomic.Uint64
 	control  http.Handler
+	vendors  []*Vendor
 	done     chan struct{} // closed by Close: wakes requests that sleep in a fault
 
-	mu            sync.Mutex // guards all below
-	closed        bool
-	byName        map[string]*integration
-	byToken       map[string]*integration // vendorToken ":" partnerToken
-	vendorTokens  map[string]bool
-	oem           OEM
-	organizations map[string]*oemOrganization // by name
-	byOEMToken    map[string]*oemOrganization
-	created       int // integrations ever made, for ids
-	faults        faults
-	tape          tape
-	totals        totals
+	mu                   sync.Mutex // guards all below
+	closed               bool
+	byName               map[string]*integration
+	byToken              map[string]*integration // vendorToken ":" partnerToken
+	vendorTokens         map[string]bool
+	oem                  OEM
+	clientWindow         window                   // of requests about no organization
+	organizations        map[string]*organization // by name, and by the partner's id
+	byOEMToken           map[string]*organization
+	sessions             []*session
+	created              int             // integrations ever made, for ids
+	organizationList     []*organization // in the order of creation
+	createdOrganizations int             // ever, for ids
+	faults               faults
+	tape                 tape
+	totals               totals
 }
 
 // New builds a sandbox. It panics when c is invalid; a c that comes from outside
@@ -179,18 +198,7 @@ func New(c Config) *Sandbox {
 	if err := c.Validate(); err != nil {
 		panic(fmt.Sprintf("sandbox.New: %v", err))
 	}
-	if c.Human == "" {
-		c.Human = HumanAuto
-	}
-	if c.NotReadyStatus == 0 {
-		c.NotReadyStatus = http.StatusConflict
-	}
-	if c.BodyLimit == 0 {
-		c.BodyLimit = defaultBodyLimit
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
+	c = c.withDefaults()
 	s := &Sandbox{
 		config:        c,
 		now:           c.Now,
@@ -201,19 +209,39 @@ func New(c Config) *Sandbox {
 		byToken:       map[string]*integration{},
 		vendorTokens:  map[string]bool{},
 		oem:           c.OEM.or(OEM{"client-" + rand.Text(), "secret-" + rand.Text(), FourStatuses}),
-		organizations: map[string]*oemOrganization{},
-		byOEMToken:    map[string]*oemOrganization{},
+		vendors:       complete(c.Vendors, c.Integrations),
+		organizations: map[string]*organization{},
+		byOEMToken:    map[string]*organization{},
 		tape:          tape{limit: uint64(c.TapeLimit)},
 		totals:        newTotals(),
 	}
 	s.faults.set(c.Faults, s.start)
 	s.control = s.controlHandler()
+	for _, v := range s.vendors {
+		if v.Token != "" {
+			s.vendorTokens[v.Token] = true
+		}
+	}
 	for _, in := range c.Integrations {
 		if _, err := s.AddIntegration(in); err != nil {
 			panic(fmt.Sprintf("sandbox.New: %v", err))
 		}
 	}
 	return s
+}
+
+func (c Config) withDefaults() Config {
+	c.Human = cmp.Or(c.Human, HumanAuto)
+	c.NotReadyStatus = cmp.Or(c.NotReadyStatus, http.StatusConflict)
+	c.BodyLimit = cmp.Or(c.BodyLimit, defaultBodyLimit)
+	c.LinkLifetime = cmp.Or(c.LinkLifetime, defaultLinkLifetime)
+	if c.Vendors == nil {
+		c.Vendors = defaultVendors()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
 }
 
 // Close ends the partner's side: requests that sleep in a fault are torn at once and
@@ -275,7 +303,7 @@ func (s *Sandbox) AddIntegration(in Integration) (Integration, error) {
 		return Integration{}, err
 	}
 	in.ID = fmt.Sprintf("int-%d", n)
-	if err := s.add(&in); err != nil {
+	if _, err := s.add(&in); err != nil {
 		return Integration{}, err
 	}
 	s.created = n

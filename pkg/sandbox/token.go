@@ -6,10 +6,14 @@ import (
 )
 
 // IssueTokens gives the integration a new partner token and returns it with the rest. The
-// one before is good no more; a request that was let in with it lives through its fault.
+// one before is good no more; a request that was let in with it lives through its fault. It
+// returns [ErrConflict] for an integration that keeps credentials instead.
 func (s *Sandbox) IssueTokens(name string) (Integration, error) {
 	var out Integration
 	err := s.change("issue tokens", name, func(in *integration) error {
+		if in.credentialsKind() {
+			return fmt.Errorf("%w: it is of the credentials kind, which has none", ErrConflict)
+		}
 		delete(s.byToken, in.credentials())
 		in.partnerToken = "partner-" + rand.Text()
 		s.byToken[in.credentials()] = in
@@ -45,18 +49,21 @@ func (s *Sandbox) SetAnomaly(name string, on bool) error {
 }
 
 // add puts a new integration where names and tokens find it, or changes nothing.
-func (s *Sandbox) add(in *Integration) error {
+func (s *Sandbox) add(in *Integration) (*integration, error) {
 	credentials := in.VendorToken + ":" + in.PartnerToken
 	if s.byName[in.Name] != nil {
-		return fmt.Errorf("add integration %q: %w: the name is taken", in.Name, ErrConflict)
+		return nil, fmt.Errorf("add integration %q: %w: the name is taken", in.Name, ErrConflict)
 	}
 	if other := s.byToken[credentials]; other != nil {
-		return fmt.Errorf("add integration %q: %w: %q has the same pair of tokens", in.Name, ErrConflict, other.name)
+		return nil, fmt.Errorf("add integration %q: %w: %q has the same pair of tokens", in.Name, ErrConflict, other.name)
 	}
 	it := newIntegration(*in, s.config.Human == HumanAuto, s.config.HumanDelay)
 	if err := s.join(in, it); err != nil {
-		return fmt.Errorf("add integration %q: %w", in.Name, err)
+		return nil, fmt.Errorf("add integration %q: %w", in.Name, err)
 	}
-	s.byName[in.Name], s.byToken[credentials], s.vendorTokens[in.VendorToken] = it, it, true
-	return nil
+	s.byName[in.Name] = it
+	if in.PartnerToken != "" { // else it is of the kind that never calls
+		s.byToken[credentials], s.vendorTokens[in.VendorToken] = it, true
+	}
+	return it, nil
 }

@@ -20,7 +20,7 @@ type call struct {
 	dialect     Dialect
 	operation   Operation
 	credentials string  // vendorToken ":" partnerToken
-	denied      *answer // 401: the credentials could not be read
+	denied      *answer // 4xx: nobody knows whom the call is from
 	refused     *answer // 4xx: the rest could not be read
 	account     string
 	service     string
@@ -32,7 +32,9 @@ type call struct {
 	status      Status // to be set
 	unmappedToo bool   // to be listed
 
-	organization *oemOrganization // whom a call to the OEM-API is about, once it is let in
+	isOEM        bool
+	oem          oemRequest
+	organization *organization // whom a call to the OEM-API is about, once it is let in
 }
 
 // answer is what the client shall be told.
@@ -183,8 +185,8 @@ func (s *Sandbox) judge(ctx context.Context, c *call, in *integration, rule *Rul
 
 // apply is the partner without faults.
 func (s *Sandbox) apply(c *call, in *integration, now time.Time) answer {
-	if c.operation == OperationOEMIntegrations {
-		return c.organization.listIntegrations(s.oem.Statuses, now)
+	if c.isOEM {
+		return s.applyOEM(c, now)
 	}
 	in.settle(now)
 	defer in.remember()
