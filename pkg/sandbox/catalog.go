@@ -11,6 +11,9 @@ type item struct {
 	mapped         bool
 	unmapped       bool // by somebody, on purpose
 	inactive       bool // as the vendor said
+	// targets are the company or the services of the PSA that it is mapped to; none where it
+	// is unmapped, or was mapped by the control API or the automatic human.
+	targets []string
 }
 
 // step is one change of a mapping.
@@ -46,6 +49,9 @@ func (c *catalog) isMapped(id string) bool {
 // set maps or unmaps an item and remembers it.
 func (c *catalog) set(it *item, mapped bool) {
 	it.unmapped = !mapped
+	if !mapped {
+		it.targets = nil
+	}
 	if it.mapped != mapped {
 		it.mapped = mapped
 		c.steps = append(c.steps, step{it.id, mapped})

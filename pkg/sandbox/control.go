@@ -14,6 +14,7 @@ import (
 func (s *Sandbox) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.page)
+	s.handleWizard(mux)
 	mux.HandleFunc("GET /sandbox/report", s.getReport)
 	mux.HandleFunc("GET /sandbox/tape", s.getTape)
 	mux.HandleFunc("POST /sandbox/integrations", s.postIntegration)
@@ -29,7 +30,9 @@ func (s *Sandbox) controlHandler() http.Handler {
 	mux.HandleFunc("POST /sandbox/integrations/{name}/anomaly", s.postAnomaly)
 	mux.HandleFunc("POST /sandbox/integrations/{name}/inform", s.postInform)
 	mux.HandleFunc("GET /sandbox/integrations/{name}/oem-token", s.getOEMToken)
-	mux.HandleFunc("GET /sandbox/organizations", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Organizations()) })
+	s.handleOrganizations(mux)
+	mux.HandleFunc("POST /sandbox/integrations/{name}/mapping", s.postMapping)
+	mux.HandleFunc("POST /sandbox/integrations/{name}/suggestions", s.postSuggestions)
 	mux.HandleFunc("GET /sandbox/vendors", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Vendors()) })
 	mux.HandleFunc("GET /sandbox/oem", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.OEM()) })
 	mux.HandleFunc("PUT /sandbox/oem", s.putOEM)
@@ -41,7 +44,7 @@ func (s *Sandbox) controlHandler() http.Handler {
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusNotFound, fmt.Sprintf("%s %s is nothing this sandbox has; the Vendor-API is below %s, the OEM-API "+
-			"below %s, and a slash in an integration's name is written %%2F", r.Method, r.URL.EscapedPath(), BasePath, OEMBasePath))
+			"below %s, the wizard below %s, and a slash in an integration's name is written %%2F", r.Method, r.URL.EscapedPath(), BasePath, OEMBasePath, WizardPath))
 	})
 	return mux
 }

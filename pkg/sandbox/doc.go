@@ -1,8 +1,8 @@
 // Package sandbox plays the billing partner: an in-memory server that speaks the
 // Vendor-API as a vendor's client meets it, in either of its dialects, and the OEM-API;
-// with the human who maps accounts, the rate limit, the refusals
-// and the accidents of a network, the webhook the partner sends, and a tape of everything
-// that reached it. Tests assert on the tape; people try the product against it without an
+// with the wizard in which a human maps accounts and approves what is billed, the rate
+// limit, the refusals and the accidents of a network, the webhook the partner sends, and a
+// tape of everything that reached it. Tests assert on the tape; people try the product against it without an
 // account at the partner.
 //
 // It deliberately knows nothing of the program under test: it imports nothing of
@@ -85,6 +85,23 @@
 // wrong type or not known; then the rest. The answer of what was done is lost by the faults
 // [ResetAfter], [StatusAfter], [EmptyBody] and [GarbageBody].
 //
+// # The wizard
+//
+// Below [WizardPath], for people. A session's url lets one user in, once and for
+// Config.LinkLifetime; opening it begins a visit of eight hours, which a cookie carries. A page that
+// only looks is a GET and changes nothing; a form carries a secret of its visit, and one without it
+// changes nothing either.
+//
+// Steps: welcome, connect, PSA, accounts, services, review, reconcile. Accounts and services can be
+// mapped as soon as a PSA is connected and the vendor has asked for it (PATCH /status/mapping). What
+// is mapped there is what counts are judged by: excluded and undecided are not mapped. Accepting the
+// review is [Sandbox.Finish]; it wants at least one account and one service mapped. Authenticating
+// again is [Sandbox.Reset]. Reconciling compares the contracts of the PSA with the accepted counts of
+// all integrations of the organization, see [Delta], and approving a delta changes the contract.
+//
+// A link that was asked for sends the automatic human of [HumanAuto] away from the integrations
+// of that organization, for good: a person will map.
+//
 // # The control API
 //
 // Bodies are JSON; a name holds a slash and is one escaped segment: acme%2Fmsp-0042.
@@ -96,6 +113,9 @@
 //	POST   /sandbox/integrations                   {"name":"acme/msp-0042","vendorToken":"v","partnerToken":"p","dialect":"gradient"}: all optional;
 //	                                               201 with the same fields, "integrationId" and "oemToken"; missing tokens are drawn at random
 //	POST   /sandbox/integrations/{name}/human      {"action":"map","accounts":["a-17"],"services":"all"}, the same with "unmap", or {"action":"finish"}
+//	POST   /sandbox/integrations/{name}/mapping    {"accounts":{"a-17":"miller"},"services":{"backup":["backup","storage"]},"excludeAccounts":["a-18"],
+//	                                               "excludeServices":"all"}: to companies and services of the PSA, see [Targets]
+//	POST   /sandbox/integrations/{name}/suggestions   no body: maps what has equal names; 200 {"accounts":3,"services":1}
 //	POST   /sandbox/integrations/{name}/status     {"status":"pending"}
 //	POST   /sandbox/integrations/{name}/reset      no body: the user disconnected, or pressed Authenticate again
 //	POST   /sandbox/integrations/{name}/tokens     no body: a new partner token, the old one is good no more; 201 as for the creation
@@ -106,6 +126,14 @@
 //	                                               200 {"answers":[202,…]}, 502 when a request got no answer
 //	GET    /sandbox/integrations/{name}/oem-token  200 {"oemToken":"…"}: its organization's, 404 in the Gradient dialect
 //	GET    /sandbox/organizations                  200 [{"name":"msp-0042","organizationId":"org-1","title":"Best MSP","users":[…],"integrations":["acme/msp-0042"]}]
+//	POST   /sandbox/organizations/{name}/sessions  {"vendorUserId":"u-1"}: 201 {"url":"…"}, a link into the wizard
+//	GET    /sandbox/psas                           200 with an array of [PSA]: what an organization may connect
+//	POST   /sandbox/organizations/{name}/psa       {"id":"lantern"}
+//	GET    /sandbox/organizations/{name}/psa       200 with a [PSA] whose contracts are as they are now, 409 when none is connected
+//	GET    /sandbox/organizations/{name}/deltas    200 with an array of [Delta]
+//	POST   /sandbox/organizations/{name}/approvals {"by":"Ann","deltas":[{"company":"miller","service":"backup","units":"42"}]} or {"all":true};
+//	                                               200 with the array of [Approval] made, 409 when other units are reported by now
+//	GET    /sandbox/organizations/{name}/approvals 200 with all of them, the oldest first
 //	GET    /sandbox/vendors                        200 with an array of [Vendor], tokens included
 //	GET    /sandbox/oem                            200 {"clientId":"…","clientSecret":"…","statuses":"four"}: the client that the OEM-API lets in
 //	PUT    /sandbox/oem                            the same, what is left out stays; {"statuses":"none"} leaves integrationStatus out of

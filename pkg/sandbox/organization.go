@@ -34,11 +34,14 @@ type organization struct {
 	integrations    []*integration // of the MSPCentric dialect, in the order of creation
 	attended        bool           // a person was sent a link: the automatic human stays away
 	window          window
+	psa             *books            // connected; nil: none yet
+	books           map[string]*books // of every PSA that was ever connected, by its id
+	approvals       []Approval        // oldest first
 }
 
 // newOrganization makes an organization whose name and token are free; an empty token is made up.
 func (s *Sandbox) newOrganization(id, name, title, token string) *organization {
-	o := &organization{id: id, name: name, title: title, token: cmp.Or(token, "oem-"+rand.Text())}
+	o := &organization{id: id, name: name, title: title, token: cmp.Or(token, "oem-"+rand.Text()), books: map[string]*books{}}
 	s.organizations[o.id], s.organizations[o.name] = o, o
 	s.organizationList = append(s.organizationList, o)
 	s.byOEMToken[o.token] = o
@@ -79,6 +82,24 @@ func (s *Sandbox) join(in *Integration, it *integration) error {
 	it.organization, in.OEMToken = o, o.token
 	it.vendor = s.vendorBy(func(v *Vendor) bool { return v.Name == vendorName })
 	it.auto = it.auto && !o.attended
+	return nil
+}
+
+// changeOrganization looks at an organization, or changes it, as it is now.
+func (s *Sandbox) changeOrganization(what, name string, do func(*organization) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.organizations[name]
+	if o == nil {
+		return fmt.Errorf("%s: %w organization %q", what, ErrUnknown, name)
+	}
+	now := s.now()
+	for _, in := range o.integrations {
+		in.settle(now)
+	}
+	if err := do(o); err != nil {
+		return fmt.Errorf("%s of organization %q: %w", what, name, err)
+	}
 	return nil
 }
 

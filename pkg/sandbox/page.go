@@ -1,28 +1,23 @@
 package sandbox
 
 import (
-	"bytes"
-	_ "embed"
-	"html/template"
 	"net/http"
 	"slices"
 )
-
-//go:embed page.html
-var pageText string
-
-var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
 // pageRecords is how many of the newest records the page shows.
 const pageRecords = 20
 
 type pageData struct {
-	BasePath     string
-	OEMBasePath  string
-	Human        HumanMode
-	Integrations []pageRow
-	Faults       []Rule
-	Newest       []Record
+	BasePath      string
+	OEMBasePath   string
+	WizardPath    string
+	Human         HumanMode
+	Organizations []OrganizationReport
+	Integrations  []pageRow
+	Vendors       []Vendor
+	Faults        []Rule
+	Newest        []Record
 }
 
 // pageRow is one integration: numbers only, the figures are in the report.
@@ -57,18 +52,14 @@ func newPageRow(in IntegrationReport) pageRow {
 }
 
 func (s *Sandbox) page(w http.ResponseWriter, _ *http.Request) {
-	data := pageData{BasePath: BasePath, OEMBasePath: OEMBasePath, Human: s.config.Human, Faults: s.Faults().Rules, Newest: s.newest()}
+	data := pageData{
+		BasePath: BasePath, OEMBasePath: OEMBasePath, WizardPath: WizardPath, Human: s.config.Human,
+		Organizations: s.Organizations(), Vendors: s.Vendors(), Faults: s.Faults().Rules, Newest: s.newest(),
+	}
 	for _, in := range s.Report().Integrations {
 		data.Integrations = append(data.Integrations, newPageRow(in))
 	}
-	var text bytes.Buffer
-	if err := pageTemplate.Execute(&text, data); err != nil {
-		problem(w, http.StatusInternalServerError, "render the page: "+err.Error())
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	_, _ = text.WriteTo(w)
+	render(w, http.StatusOK, "sandbox", data)
 }
 
 // newest returns up to pageRecords records, the newest first.

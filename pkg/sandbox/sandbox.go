@@ -28,7 +28,8 @@ type HumanMode string
 
 const (
 	// HumanAuto maps everything posted Config.HumanDelay after PATCH /status/mapping,
-	// and again that long after each account or service posted later.
+	// and again that long after each account or service posted later; not in an organization
+	// of which a user was sent a link to the wizard: there a person maps.
 	HumanAuto HumanMode = "auto"
 	// HumanAPI maps only when told so, by [Sandbox.Map] and [Sandbox.Finish] or over the control API.
 	HumanAPI HumanMode = "api"
@@ -63,6 +64,9 @@ type Config struct {
 	// Vendors are those that the OEM-API knows; nil are one external vendor, acme, and one of the
 	// credentials kind, Globex Backup. See [Sandbox.Vendors].
 	Vendors []Vendor
+	// PSAs are the pretended programs that an organization may connect in the wizard; nil are
+	// three with made-up companies, contracts and prices.
+	PSAs []PSA
 	// LinkLifetime is how long the link of a session leads into the wizard; 10 minutes when 0.
 	LinkLifetime time.Duration
 	// PublicURL is what the link of a session begins with, where people reach this server at
@@ -132,7 +136,7 @@ func (c Config) Validate() error {
 	if c.BodyLimit < 0 {
 		bad("body limit %d: want bytes, 0 for %d", c.BodyLimit, defaultBodyLimit)
 	}
-	return errors.Join(append(errs, validateVendors(c.Vendors), c.validateIntegrations(), c.Faults.Validate())...)
+	return errors.Join(append(errs, validateVendors(c.Vendors), validatePSAs(c.PSAs), c.validateIntegrations(), c.Faults.Validate())...)
 }
 
 func (c Config) validateIntegrations() error {
@@ -238,6 +242,9 @@ func (c Config) withDefaults() Config {
 	if c.Vendors == nil {
 		c.Vendors = defaultVendors()
 	}
+	if c.PSAs == nil {
+		c.PSAs = defaultPSAs()
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -256,8 +263,8 @@ func (s *Sandbox) Close() {
 	}
 }
 
-// Handler serves the partner's APIs below [BasePath] and [OEMBasePath], the control API below
-// /sandbox/ and the page. A request to be torn (see [ResetBefore]) panics with http.ErrAbortHandler
+// Handler serves the partner's APIs below [BasePath] and [OEMBasePath], the wizard
+// below [WizardPath], the control API below /sandbox/ and the page. A request to be torn (see [ResetBefore]) panics with http.ErrAbortHandler
 // when its ResponseWriter cannot be hijacked, as with httptest.ResponseRecorder and HTTP/2.
 func (s *Sandbox) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -31,6 +31,7 @@ type session struct {
 	opened       time.Time // zero: not yet
 	cookie       string    // of the visit
 	csrf         string    // in every form of the visit
+	notice       notice    // for the next page of the visit
 }
 
 // ends is when a visit is over.

@@ -49,6 +49,8 @@ func TestARemovedUserIsGoneWithAllLinks(t *testing.T) {
 	p := startOEM(t, sandbox.Config{})
 	token := p.organization(best)
 	p.tokenIn(p.oemCall("POST", "/user", fields{"data": ben}))
+	link, visitor := p.session(token, "u-2").URL, p.visitor()
+	visitor.open(p.session(token, "u-2").URL, "Welcome, Ben Noon")
 	remove := func(id, email string) reply {
 		return p.oemCall("DELETE", "/user", fields{"organizationOemToken": token, "data": fields{"vendorUserId": id, "email": email}})
 	}
@@ -57,6 +59,8 @@ func TestARemovedUserIsGoneWithAllLinks(t *testing.T) {
 	p.want(remove("u-2", "Ben@best.example"), 201, `{"status":201,"message":"user \"u-2\" removed from organization \"best-1\""}`)
 	p.want(remove("u-2", "ben@best.example"), 404)
 	p.want(p.oemCall("POST", "/session", fields{"organizationOemToken": token, "data": fields{"vendorUserId": "u-2"}}), 404, "no user with data.vendorUserId")
+	visitor.want(visitor.get(link), 404, "This link is unknown")
+	visitor.want(visitor.get("/wizard"), 401, "You are not signed in")
 	p.session(token, "u-1")
 	p.tokenIn(p.oemCall("POST", "/user", fields{"data": ben.with(fields{"vendorUserId": "u-7"})})) // the address is free again
 }
