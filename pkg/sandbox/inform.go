@@ -60,6 +60,9 @@ const (
 	ActiveString ActiveForm = "string"
 )
 
+// informVendor stands for the vendor in the URL of Config.Inform.
+const informVendor = "{vendor}"
+
 const (
 	maxInforms    = 100
 	informTimeout = 30 * time.Second // for all requests of an order together

@@ -22,6 +22,7 @@ type receiver struct {
 	mu     sync.Mutex
 	bodies []string
 	heads  []http.Header
+	paths  []string
 }
 
 func receive(t *testing.T, status int) *receiver {
@@ -35,6 +36,7 @@ func receive(t *testing.T, status int) *receiver {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.bodies, r.heads = append(r.bodies, string(body)), append(r.heads, req.Header)
+		r.paths = append(r.paths, req.URL.Path)
 		w.Header().Set("Location", "/elsewhere")
 		w.WriteHeader(status)
 	}))

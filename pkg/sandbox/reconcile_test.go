@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -217,6 +218,28 @@ func TestAMappingMadeInTheWizardIsToldByTheWebhook(t *testing.T) {
 	}
 	if got := r.accounts(t); !slices.Equal(got, []string{"a"}) || !strings.Contains(r.bodies[0], `"vendorUserId":"u-1"`) {
 		t.Errorf("got accounts %v in %v; want a, told with the user's id", got, r.bodies)
+	}
+}
+
+func TestAFormOfTheWizardIsToldToTheWebhookThatIsConfigured(t *testing.T) {
+	r := receive(t, 202)
+	p, token := onboarded(t, sandbox.Config{Inform: sandbox.Inform{URL: r.URL + "/inform/v1/{vendor}/s3cret", Header: "X-Secret", Secret: "s"}})
+	p.post(map[string]string{"a": "Miller Ltd", "b": "B"}, map[string]string{"s": "Backup"})
+	v := p.enters(token)
+	v.open("/wizard/int-2/psa")
+	v.press(`id="connect-psa"`, url.Values{"action": {"connect"}, "psa": {"kite"}}, "Kite is connected. Nothing of it exists: it is made up. The vendor's webhook was told, and answered 202.")
+	v.press(`id="accept-suggestions"`, do("suggest"), "answered 202")
+	v.press(`id="save"`, url.Values{fieldOf("b"): {"to:nobody"}}, "Nothing was changed.")
+	if got := r.accounts(t); !slices.Equal(got, []string{"", "a"}) || r.paths[1] != "/inform/v1/acme/s3cret" {
+		t.Errorf("got accounts %q at %q; want none and then a, at the vendor's address, and nothing of what was refused", got, r.paths)
+	}
+	r.Close()
+	v.press(`id="save"`, url.Values{fieldOf("b"): {"exclude"}}, "All accounts are decided. The vendor's webhook was not reached.")
+	if strings.Contains(v.page, "s3cret") {
+		t.Errorf("got a page with the secret of the webhook: %s", v.page)
+	}
+	if err := (sandbox.Config{Inform: sandbox.Inform{URL: "http://example.com"}}).Validate(); err == nil || !strings.Contains(err.Error(), "inform: url: host") {
+		t.Errorf("got error %v; want an address that is no loopback refused", err)
 	}
 }
 

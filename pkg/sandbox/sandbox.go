@@ -64,6 +64,9 @@ type Config struct {
 	// Vendors are those that the OEM-API knows; nil are one external vendor, acme, and one of the
 	// credentials kind, Globex Backup. See [Sandbox.Vendors].
 	Vendors []Vendor
+	// Inform is sent after every form of the wizard that was carried out; none when its URL is
+	// empty. {vendor} in the URL is the vendor part of the integration's name.
+	Inform Inform
 	// PSAs are the pretended programs that an organization may connect in the wizard; nil are
 	// three with made-up companies, contracts and prices.
 	PSAs []PSA
@@ -129,6 +132,11 @@ func (c Config) Validate() error {
 	}
 	if err := validatePublicURL(c.PublicURL); err != nil {
 		errs = append(errs, err)
+	}
+	if c.Inform.URL != "" {
+		if err := c.Inform.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("inform: %w", err))
+		}
 	}
 	if c.TapeLimit < 0 {
 		bad("tape limit %d: want records, 0 to keep all", c.TapeLimit)

@@ -29,7 +29,7 @@ func (s *Sandbox) openLink(w http.ResponseWriter, r *http.Request) {
 		s.showMessage(w, m)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // it is Secure wherever the sandbox is reached by TLS
 		Name: visitCookie, Value: cookie, Path: WizardPath, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 		Secure: r.TLS != nil || strings.HasPrefix(s.config.PublicURL, "https:"),
 	})

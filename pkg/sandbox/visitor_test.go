@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"encoding/base64"
 	"html"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -130,9 +131,7 @@ func (v *visitor) form(containing string) (action string, values url.Values) {
 func (v *visitor) submit(containing string, changed url.Values) reply {
 	v.t.Helper()
 	action, values := v.form(containing)
-	for name, all := range changed {
-		values[name] = all
-	}
+	maps.Copy(values, changed)
 	return v.send(http.MethodPost, action, values.Encode())
 }
 

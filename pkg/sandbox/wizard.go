@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -28,10 +29,10 @@ type outcome struct {
 // wizardSteps are in the order of the way. The welcome page, which has no integration, comes before.
 var wizardSteps = []wizardStep{
 	{"connect", "Connect", showConnect, map[string]action{"authenticate": authenticate}},
-	{"psa", "Connect your PSA", showPSA, map[string]action{"connect": choosePSA}},
-	{"accounts", "Map accounts", showAccounts, map[string]action{"save": saveAccounts, "suggest": suggestAccounts, "exclude": excludeAccounts}},
-	{"services", "Map services", showServices, map[string]action{"save": saveServices, "suggest": suggestServices, "exclude": excludeServices}},
-	{"review", "Review and accept", showReview, map[string]action{"accept": acceptReview}},
+	{"psa", "Your PSA", showPSA, map[string]action{"connect": choosePSA}},
+	{"accounts", "Accounts", showAccounts, map[string]action{"save": saveAccounts, "suggest": suggestAccounts, "exclude": excludeAccounts}},
+	{"services", "Services", showServices, map[string]action{"save": saveServices, "suggest": suggestServices, "exclude": excludeServices}},
+	{"review", "Review", showReview, map[string]action{"accept": acceptReview}},
 	{"reconcile", "Reconcile", showReconcile, map[string]action{"approve": approveSeen}},
 }
 
@@ -116,44 +117,65 @@ func (s *Sandbox) postStep(w http.ResponseWriter, r *http.Request) {
 		s.showMessage(w, m)
 		return
 	}
-	next, m := s.act(r)
+	next, in, m := s.act(r)
 	if m != nil {
 		s.showMessage(w, m)
 		return
 	}
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	s.tellVendor(r, in)
+	http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // a step of the wizard, whose id is ours
 }
 
-func (s *Sandbox) act(r *http.Request) (next string, refused *message) {
+// act returns where to go on; the name of the integration when something was done to it.
+func (s *Sandbox) act(r *http.Request) (next, name string, refused *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	step := stepOf(r.PathValue("step"))
 	v, in, m := s.visitTo(r, step)
 	if m != nil {
-		return "", m
+		return "", "", m
 	}
 	if m := v.forged(r); m != nil {
-		return "", m
+		return "", "", m
 	}
 	do := step.actions[r.PostForm.Get("action")]
 	if do == nil {
-		return "", noSuchPage()
+		return "", "", noSuchPage()
 	}
 	done, err := do(s, v, in, r.PostForm)
 	in.remember()
-	v.notice = notice{"done", done.said}
+	slug := step.slug
 	if err != nil {
 		v.notice = notice{"refused", told(err)}
-	}
-	slug := step.slug
-	if err == nil && done.next != "" {
-		slug = done.next
+	} else {
+		v.notice, name, slug = notice{"done", done.said}, in.name, cmp.Or(done.next, slug)
 	}
 	next = in.page(slug)
 	if query := r.URL.RawQuery; query != "" && slug == step.slug {
 		next += "?" + query
 	}
-	return next, nil
+	return next, name, nil
+}
+
+// tellVendor sends the webhook that Config.Inform orders, after a form that was carried out; what
+// came of it stands on the next page.
+func (s *Sandbox) tellVendor(r *http.Request, name string) {
+	if name == "" || s.config.Inform.URL == "" {
+		return
+	}
+	vendor, _ := cutName(name)
+	order := s.config.Inform
+	order.URL = strings.ReplaceAll(order.URL, informVendor, url.PathEscape(vendor))
+	told, err := s.Inform(r.Context(), name, order)
+	said := "The vendor's webhook was not reached."
+	if err == nil {
+		said = fmt.Sprintf("The vendor's webhook was told, and answered %d.", told.Answers[len(told.Answers)-1])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, m := s.visitOf(r); m == nil {
+		v.notice.Text += " " + said
+	}
 }
 
 // page is the address of a step.
@@ -182,7 +204,7 @@ func (s *Sandbox) enterFromPage(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	http.Redirect(w, r, path, http.StatusSeeOther)
+	http.Redirect(w, r, path, http.StatusSeeOther) //nolint:gosec // a link that was made here
 }
 
 // NewSession makes the link of a session, without scheme and host. An organization without users

@@ -28,8 +28,8 @@ func showWelcome(s *Sandbox, p *wizardPage) {
 }
 
 // about is what a status means to who uses the wizard.
-func (st Status) about() string {
-	switch st {
+func (s Status) about() string {
+	switch s {
 	case Inactive:
 		return "the vendor prepares its accounts and services"
 	case Mapping:
