@@ -47,6 +47,7 @@ var ours = map[string][]string{
 	"consumers/catalog":    {"pkg/event", "pkg/ledger"},
 	"consumers/status":     {"pkg/delivery", "pkg/ledger"},
 	"consumers/deadletter": {"pkg/event", "pkg/ledger"},
+	"consumers/onboarding": {"pkg/vault"},
 
 	"deploy/grafana":    {},
 	"deploy/prometheus": {},

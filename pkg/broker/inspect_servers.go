@@ -257,7 +257,7 @@ func Needs(vendors []string) (publish, subscribe []string) {
 		"deadletter.v1.v.o.r.s.1", "synclog.v1.v.o.k", "status.v1.v.o", "audit.v1.a",
 		"hint.v1.v.o", lanePrefix + "v.o",
 	}
-	for _, bucket := range []string{BucketIntegrations, BucketVendors, BucketDecisions, BucketReplays, BucketLeases} {
+	for _, bucket := range []string{BucketIntegrations, BucketVendors, BucketDecisions, BucketReplays, BucketOnboardings, BucketLeases} {
 		publish = append(publish, subjectPrefix+bucket+".k.k")
 	}
 	for _, v := range vendors {

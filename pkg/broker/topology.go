@@ -23,9 +23,10 @@ const (
 	StreamStatus       = "STATUS"
 	StreamAudit        = "AUDIT"
 	BucketIntegrations = "INTEGRATIONS"
-	BucketVendors      = "VENDORS"   // what operators said of a vendor: rules, and whether it is folded
-	BucketDecisions    = "DECISIONS" // what operators said of figures: released, refused, reverted
-	BucketReplays      = "REPLAYS"   // replays of dead letters: what to do, and how far they are
+	BucketVendors      = "VENDORS"     // what operators said of a vendor: rules, and whether it is folded
+	BucketDecisions    = "DECISIONS"   // what operators said of figures: released, refused, reverted
+	BucketReplays      = "REPLAYS"     // replays of dead letters: what to do, and how far they are
+	BucketOnboardings  = "ONBOARDINGS" // organizations that are brought to the platform: what was asked for, and how far it is
 	BucketLeases       = "LEASES"
 )
 
@@ -252,6 +253,7 @@ func (b *Broker) objects(c InitConfig) []object {
 		bucket(BucketVendors, 10, nil),
 		bucket(BucketDecisions, 1, nil),
 		bucket(BucketReplays, 1, nil),
+		bucket(BucketOnboardings, 1, nil),
 		stream(jetstream.StreamConfig{Name: StreamDeadLetters, Subjects: []string{"deadletter.v1.*.*.*.*.*"}, MaxAge: 90 * day}),
 		stream(jetstream.StreamConfig{
 			Name: StreamSyncLog, Subjects: []string{"synclog.v1.*.*.*"}, MaxAge: 30 * day, MaxBytes: 1 << 30,
