@@ -128,7 +128,11 @@ func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list integrations: %w", err)
 		}
-		source.CreateIfMissing = len(sealed) == 0
+		onboarded, err := a.sealedOnboardings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		source.CreateIfMissing = len(sealed) == 0 && !onboarded
 	}
 	return vault.Open(source)
 }

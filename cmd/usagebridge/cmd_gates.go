@@ -216,11 +216,17 @@ func (c *cli) act(ctx context.Context, name, what, why string, choose func(*app,
 
 // audit appends an operator's action to the audit log.
 func (a *app) audit(ctx context.Context, done action) error {
+	return a.auditOnce(ctx, done, uuid.NewString())
+}
+
+// auditOnce is audit for an action that may be told twice: one of an id that was
+// there within the last minutes is a repeat.
+func (a *app) auditOnce(ctx context.Context, done action, id string) error {
 	body, err := json.Marshal(done)
 	if err != nil {
 		return fmt.Errorf("encode action: %w", err)
 	}
-	return a.broker.Append(ctx, "audit.v1."+event.Escape(done.Actor), nil, body, uuid.NewString())
+	return a.broker.Append(ctx, "audit.v1."+event.Escape(done.Actor), nil, body, id)
 }
 
 // operator names the person at the terminal.

@@ -22,7 +22,7 @@ func (c *cli) integrationsCommand() *cobra.Command {
 	return group("integrations", "Integrations: one vendor with one organization each",
 		c.integrationsAdd(), c.integrationsList(), c.integrationsShow(),
 		c.integrationsPause(), c.integrationsResume(), c.integrationsResync(), c.integrationsCredentials(),
-		c.integrationsTest(), c.integrationsMapping(), c.integrationsListRemote())
+		c.integrationsTest(), c.integrationsMapping(), c.integrationsOnboard(), c.integrationsOnboardings(), c.integrationsListRemote())
 }
 
 // newIntegration is what a person says of an integration to be added.
@@ -31,6 +31,8 @@ type newIntegration struct {
 	dialect, apiURL, status   string
 	vendorToken, partnerToken string
 	oemToken                  string // "": none
+	integrationID             string // the partner's own; "": not known
+	actor                     string // "": the person at the terminal
 }
 
 func (c *cli) integrationsAdd() *cobra.Command {
@@ -103,7 +105,7 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 		Dialect:      n.dialect,
 		APIURL:       strings.TrimRight(n.apiURL, "/"),
 	}
-	begun := i.Begin(status.Observation{At: time.Now().UTC(), Observed: status.Status(n.status), Actor: operator()})
+	begun := i.Begin(status.Observation{At: time.Now().UTC(), Observed: status.Status(n.status), IntegrationID: n.integrationID, Actor: or(n.actor, operator())})
 	if err := n.check(&i); err != nil {
 		return err
 	}

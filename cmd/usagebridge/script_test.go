@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			"freeport":   freePort,
 			"platform":   playPlatform,
 			"learns":     learns,
+			"oem":        playOEM,
 		},
 	})
 }
@@ -73,7 +74,7 @@ func furnishScript(env *testscript.Env) error {
 	} {
 		env.Setenv(name, value)
 	}
-	return nil
+	return furnishOEM(env)
 }
 
 const (
