@@ -96,7 +96,7 @@ var flagOf = map[onboarding.Field]string{
 	onboarding.FieldVendor: "--vendor", onboarding.FieldOrganization: "--vendor-organization-id", onboarding.FieldOrganizationName: "--org-name",
 	onboarding.FieldEmail: "--email", onboarding.FieldFirstName: "--first-name", onboarding.FieldLastName: "--last-name",
 	onboarding.FieldVendorUserID: "--vendor-user-id", onboarding.FieldPlatformVendor: "--platform-vendor", onboarding.FieldKind: "--kind",
-	onboarding.FieldAPIURL: "--api-url", fieldCredentials: "--credential",
+	onboarding.FieldAPIURL: "--api-url", fieldLabels: "--credential",
 }
 
 // inFlags puts what is wrong with fields into the words of the command.
@@ -124,7 +124,7 @@ func inFlags(err error) error {
 
 // joined lists the errors that were joined to one.
 func joined(err error) []error {
-	if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // of this very error
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		return several.Unwrap()
 	}
 	return []error{err}
@@ -221,7 +221,7 @@ func (c *cli) onboard(ctx context.Context, flags *onboardFlags) error {
 			},
 		})
 		if err != nil {
-			return fmt.Errorf("onboarding of %s: %w", name, onboardAdvice(name, err))
+			return fmt.Errorf("onboarding of %s: %w", name, onboardAdvice(err))
 		}
 		if c.json {
 			view := onboardingViewOf(&moved.Record, time.Now())
@@ -263,12 +263,12 @@ func (c *cli) sayMoved(m onboarding.Moved) {
 		c.say("registered: integration %s is recorded", printable(r.Name()))
 	case onboarding.ActionOpenSession:
 		c.say("session: send %s to this link, with which anybody gets in as %s:", printable(r.Email), printable(r.VendorUserID))
-	case onboarding.ActionTakeToken:
+	case onboarding.ActionTakeGiven:
 	}
 }
 
 // onboardAdvice adds what a person can do about it.
-func onboardAdvice(name string, err error) error {
+func onboardAdvice(err error) error {
 	why, ok := errors.AsType[*onboarding.Error](err)
 	if !ok {
 		return err

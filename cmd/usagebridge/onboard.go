@@ -45,16 +45,21 @@ func (a *app) onboarder(ctx context.Context) (*onboarder, error) {
 		return nil, err
 	}
 	o := &onboarder{app: a, bucket: bucket, vault: keys, transport: vendorapi.NewTransport(onboardConnections)}
-	o.driver = onboarding.NewDriver(onboarding.Config{
-		Records:     onboardRecords{bucket},
-		Platform:    func(apiURL string) (onboarding.Platform, error) { return a.onboardingAt(apiURL, o.transport) },
-		Vault:       keys,
-		Register:    o.register,
-		Audit:       a.auditOnboarding,
-		Fingerprint: func(s vault.Secret) string { return fingerprint(keys, s) },
-		Now:         time.Now,
-	})
+	o.driver = onboarding.NewDriver(o.config())
 	return o, nil
+}
+
+// config is what the driver works with.
+func (o *onboarder) config() onboarding.Config {
+	return onboarding.Config{
+		Records:     onboardRecords{o.bucket},
+		Platform:    func(apiURL string) (onboarding.Platform, error) { return o.app.onboardingAt(apiURL, o.transport) },
+		Vault:       o.vault,
+		Register:    o.register,
+		Audit:       o.app.auditOnboarding,
+		Fingerprint: func(s vault.Secret) string { return fingerprint(o.vault, s) },
+		Now:         time.Now,
+	}
 }
 
 func (o *onboarder) close() { o.transport.CloseIdleConnections() }
@@ -107,7 +112,7 @@ func (a *app) auditOnboarding(ctx context.Context, d onboarding.Deed) error {
 // add` does. One that is there with the same partner token stays as it is.
 func (o *onboarder) register(ctx context.Context, g onboarding.Registration) error {
 	name := g.Vendor + "/" + g.Organization
-	refuse := func(class onboarding.Class, err error) error { return &onboarding.Failure{Class: class, Err: err} }
+	refuse := func(class onboarding.Class, err error) error { return &onboarding.CallError{Class: class, Err: err} }
 	if g.VendorToken.IsZero() {
 		var err error
 		if g.VendorToken, err = o.vendorToken(ctx, g.Vendor, "", g.APIURL); err != nil {
@@ -197,14 +202,7 @@ func (q *asked) check(known bool) error {
 	if q.Kind != onboarding.External && q.Kind != onboarding.Credentials && q.Kind != "" {
 		errs = append(errs, fieldError{onboarding.FieldKind, fmt.Sprintf("%q is none: want external or credentials", q.Kind)})
 	}
-	if q.Kind == onboarding.External && len(q.credentials) > 0 {
-		errs = append(errs, fieldError{fieldCredentials, "are of the kind credentials; one of the kind external gets its key from the platform"})
-	}
-	for label, secret := range q.credentials {
-		if secret.IsZero() || strings.TrimSpace(label) == "" {
-			errs = append(errs, fieldError{fieldCredentials, fmt.Sprintf("%q: want a label and a value", label)})
-		}
-	}
+	errs = append(errs, q.checkLabels()...)
 	if q.APIURL != "" {
 		// What is not known yet is taken for good here.
 		tokens := vendorapi.NewCredentials(or(q.vendorToken.Reveal(), "unknown"), or(q.partnerToken.Reveal(), "unknown"))
@@ -216,8 +214,21 @@ func (q *asked) check(known bool) error {
 	return errors.Join(errs...)
 }
 
-// fieldCredentials is a field of what is asked for that the Request has not.
-const fieldCredentials onboarding.Field = "credentials"
+// checkLabels lists what is wrong with the credentials.
+func (q *asked) checkLabels() (errs []error) {
+	if q.Kind == onboarding.External && len(q.credentials) > 0 {
+		errs = append(errs, fieldError{fieldLabels, "are of the kind credentials; one of the kind external gets its key from the platform"})
+	}
+	for label, secret := range q.credentials {
+		if secret.IsZero() || strings.TrimSpace(label) == "" {
+			errs = append(errs, fieldError{fieldLabels, fmt.Sprintf("%q: want a label and a value", label)})
+		}
+	}
+	return errs
+}
+
+// fieldLabels is a field of what is asked for that the Request has not.
+const fieldLabels onboarding.Field = "credentials"
 
 // fieldError is what is wrong with one field; an empty one is the whole.
 type fieldError struct {
@@ -265,7 +276,7 @@ func (o *onboarder) begin(ctx context.Context, q *asked, gift *onboarding.Gift) 
 	request := q.Request
 	request.Kind = onboarding.Kind(or(string(request.Kind), string(onboarding.External)))
 	if request.Kind == onboarding.Credentials && len(q.credentials) == 0 {
-		return onboarding.Record{}, usageError{fieldError{fieldCredentials, "are missing: want one for each label of the vendor's template"}}
+		return onboarding.Record{}, usageError{fieldError{fieldLabels, "are missing: want one for each label of the vendor's template"}}
 	}
 	if err := o.unrecorded(ctx, q); err != nil {
 		return onboarding.Record{}, err
@@ -387,6 +398,9 @@ func (o *onboarder) drive(ctx context.Context, vendor, organization string, d dr
 		pause := wait.NextBackOff()
 		if asks, ok := errors.AsType[*onboarding.Error](err); ok {
 			pause = max(pause, asks.Wait)
+		}
+		if busy, ok := errors.AsType[*onboarding.BusyError](err); ok {
+			pause = min(pause, max(time.Until(busy.Until()), 10*time.Millisecond))
 		}
 		var passing interface{ Temporary() bool }
 		if !errors.As(err, &passing) || !passing.Temporary() || time.Now().Add(pause).After(deadline) {

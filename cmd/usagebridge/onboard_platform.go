@@ -96,9 +96,9 @@ func onboardFailure(err error) error {
 	}
 	failure, ok := errors.AsType[*oemapi.Error](err)
 	if !ok {
-		return &onboarding.Failure{Class: onboarding.Unreadable, Unknown: true, Err: err}
+		return &onboarding.CallError{Class: onboarding.Unreadable, Unknown: true, Err: err}
 	}
-	f := &onboarding.Failure{Class: onboardClasses[failure.Class()], Unknown: failure.Unknown(), Err: err}
+	f := &onboarding.CallError{Class: onboardClasses[failure.Class()], Unknown: failure.Unknown(), Err: err}
 	f.RetryAfter, _ = failure.RetryAfter()
 	return f
 }

@@ -18,7 +18,7 @@ type Records interface {
 }
 
 // Organizations is what of the platform is about organizations and their users.
-// Errors are, or wrap, a *Failure.
+// Errors are, or wrap, a *CallError.
 type Organizations interface {
 	// CreateOrganization makes the organization with its first user.
 	CreateOrganization(ctx context.Context, q *Request) (oemToken vault.Secret, err error)
@@ -29,7 +29,7 @@ type Organizations interface {
 }
 
 // Integrations is what of the platform is about integrations. Errors are, or wrap,
-// a *Failure.
+// a *CallError.
 type Integrations interface {
 	Vendors(ctx context.Context) ([]PlatformVendor, error)
 	// CreateIntegration integrates the vendor with the organization. An external
@@ -187,7 +187,7 @@ func (d *Driver) Settle(ctx context.Context, r Record) (Record, error) {
 func (d *Driver) do(ctx context.Context, r *Record, action Action) (a Answer, link vault.Secret) {
 	platform, err := d.config.Platform(r.APIURL)
 	if err != nil {
-		return Answer{Failure: &Failure{Class: NotFound, Err: err}}, link
+		return Answer{Failure: &CallError{Class: NotFound, Err: err}}, link
 	}
 	switch action {
 	case ActionCreateOrganization:
@@ -202,7 +202,7 @@ func (d *Driver) do(ctx context.Context, r *Record, action Action) (a Answer, li
 		return a, link
 	case ActionRegister:
 		return d.register(ctx, r), link
-	case ActionTakeToken, ActionListIntegrations, ActionCreateIntegration, ActionOpenSession:
+	case ActionTakeGiven, ActionListIntegrations, ActionCreateIntegration, ActionOpenSession:
 	}
 	token, err := d.config.Vault.Open(r.OEMToken, r.Name())
 	if err != nil {
@@ -217,19 +217,19 @@ func (d *Driver) do(ctx context.Context, r *Record, action Action) (a Answer, li
 	case ActionOpenSession:
 		link, err = platform.OpenSession(ctx, token, r.VendorUserID)
 		a.Failure = failureOf(err)
-	case ActionTakeToken, ActionCreateOrganization, ActionAddUser, ActionListVendors, ActionRegister:
+	case ActionTakeGiven, ActionCreateOrganization, ActionAddUser, ActionListVendors, ActionRegister:
 	}
 	return a, link
 }
 
 // sealed is the answer that brought a secret, or should have.
 func (d *Driver) sealed(r *Record, secret vault.Secret, err error) (a Answer) {
-	if a.Failure = failureOf(err); err != nil {
-		return a
+	if err != nil {
+		return Answer{Failure: failureOf(err)}
 	}
 	if a.Secret, err = d.config.Vault.Seal(secret, r.Name()); err != nil {
 		// It is lost, as if the answer had never come.
-		a.Failure = &Failure{Class: Unreadable, Unknown: true, Err: err}
+		a.Failure = &CallError{Class: Unreadable, Unknown: true, Err: err}
 		return a
 	}
 	a.Fingerprint = d.config.Fingerprint(secret)
@@ -286,5 +286,5 @@ func (d *Driver) register(ctx context.Context, r *Record) Answer {
 // unopened is the answer to a call that could not be made: the record is sealed
 // with another keyset.
 func unopened(what string, err error) Answer {
-	return Answer{Failure: &Failure{Class: Sealed, Err: fmt.Errorf("%s cannot be opened: %w", what, err)}}
+	return Answer{Failure: &CallError{Class: Sealed, Err: fmt.Errorf("%s cannot be opened: %w", what, err)}}
 }

@@ -21,8 +21,8 @@ const (
 	Sealed       Class = "sealed"       // no call: a secret of the record cannot be opened
 )
 
-// Failure is a call that did not succeed, in the words of this package.
-type Failure struct {
+// CallError is a call that did not succeed, in the words of this package.
+type CallError struct {
 	Class Class
 	// Unknown says that the platform may have done what it was asked; a secret in
 	// its answer is lost then.
@@ -32,21 +32,21 @@ type Failure struct {
 }
 
 // Error is the cause's text.
-func (f *Failure) Error() string { return f.Err.Error() }
+func (f *CallError) Error() string { return f.Err.Error() }
 
 // Unwrap is the cause.
-func (f *Failure) Unwrap() error { return f.Err }
+func (f *CallError) Unwrap() error { return f.Err }
 
 // failureOf is the failure in an error of a call; one that is none may have
 // happened anywhere.
-func failureOf(err error) *Failure {
+func failureOf(err error) *CallError {
 	if err == nil {
 		return nil
 	}
-	if f, ok := errors.AsType[*Failure](err); ok {
+	if f, ok := errors.AsType[*CallError](err); ok {
 		return f
 	}
-	return &Failure{Class: Unreadable, Unknown: true, Err: err}
+	return &CallError{Class: Unreadable, Unknown: true, Err: err}
 }
 
 // Problem says why an onboarding does not go on. The list is closed.
@@ -121,5 +121,8 @@ func (e *BusyError) Error() string {
 	return "the onboarding of " + e.Name + " is under way: " + e.By + " is at step " + string(e.Step) + " since " + e.Since.UTC().Format(time.RFC3339)
 }
 
-// Temporary is true: it ends, or is taken over after a minute.
+// Temporary is true: it ends, or can be taken over.
 func (*BusyError) Temporary() bool { return true }
+
+// Until is when it can be taken over.
+func (e *BusyError) Until() time.Time { return e.Since.Add(patience) }

@@ -11,7 +11,7 @@ type Action string
 
 // The actions.
 const (
-	ActionTakeToken          Action = "take_oem_token" // a person's; no call
+	ActionTakeGiven          Action = "take_given" // a person's; no call
 	ActionCreateOrganization Action = "create_organization"
 	ActionAddUser            Action = "add_user"
 	ActionListVendors        Action = "list_vendors"
@@ -89,7 +89,7 @@ func (r *Record) Begin(who Actor, now time.Time) (Step, Action, error) {
 
 // Answer is what came of an action.
 type Answer struct {
-	Failure *Failure // nil: it succeeded
+	Failure *CallError // nil: it succeeded
 
 	Secret      string // sealed: the OEM token, or the partner key
 	Fingerprint string // of the secret
@@ -131,7 +131,7 @@ func (r *Record) End(who Actor, action Action, a Answer, now time.Time) error {
 
 func stepOf(a Action) Step {
 	switch a {
-	case ActionCreateOrganization, ActionAddUser, ActionTakeToken:
+	case ActionCreateOrganization, ActionAddUser, ActionTakeGiven:
 		return StepOrganization
 	case ActionListVendors:
 		return StepVendor
@@ -155,29 +155,38 @@ func (r *Record) judge(step Step, action Action, a *Answer) *Error {
 	if action.makes() && f.Unknown {
 		p.Unanswered = true
 	}
-	stop := func(problem Problem, format string, args ...any) *Error {
-		return &Error{Step: step, Problem: problem, Message: fmt.Sprintf(format, args...), cause: f}
-	}
-	switch {
-	case action == ActionCreateOrganization && f.Class == Exists && p.Unanswered:
+	if f.Class == Exists && action == ActionCreateOrganization && p.Unanswered {
 		r.Adopt = true // it may well be ours: the one that has our id of it gives the token
 		return nil
-	case action == ActionCreateOrganization && f.Class == Exists:
-		return stop(ProblemOrganizationExists, "the platform has an organization of that name or id, and not from this onboarding: %v", f)
-	case action == ActionAddUser && f.Class == NotFound:
-		r.Adopt, p.Unanswered = false, false
-		return stop(ProblemNoOrganization, "the platform has no organization with the id %q to which the user could be added (if it refuses to make one, its name is taken by another): %v",
-			r.Organization, f)
-	case action == ActionAddUser && f.Class == Exists:
-		return stop(ProblemUserTaken, "vendor user id %q has another e-mail at the platform, or the e-mail belongs to another organization: %v", r.VendorUserID, f)
-	case action == ActionCreateIntegration && f.Class == Exists:
-		return r.lost(step, f)
-	case action == ActionRegister && (f.Class == Rejected || f.Class == Exists):
-		return stop(ProblemUnregistered, "%v", f)
 	}
-	err := stop(problems[f.Class], "%v", f)
-	err.Wait = f.RetryAfter
-	return err
+	if f.Class == NotFound && action == ActionAddUser {
+		r.Adopt, p.Unanswered = false, false
+	}
+	if f.Class == Exists && action == ActionCreateIntegration {
+		return r.lost(step, f)
+	}
+	problem, message := r.explain(action, f)
+	return &Error{Step: step, Problem: problem, Message: message, Wait: f.RetryAfter, cause: f}
+}
+
+// explain puts a failure into words that say what it means here.
+func (r *Record) explain(action Action, f *CallError) (Problem, string) {
+	type meaning struct {
+		action Action
+		class  Class
+	}
+	switch (meaning{action, f.Class}) {
+	case meaning{ActionCreateOrganization, Exists}:
+		return ProblemOrganizationExists, fmt.Sprintf("the platform has an organization of that name or id, and not from this onboarding: %v", f)
+	case meaning{ActionAddUser, NotFound}:
+		return ProblemNoOrganization, fmt.Sprintf(
+			"the platform has no organization with the id %q to which the user could be added (if it refuses to make one, its name is taken by another): %v", r.Organization, f)
+	case meaning{ActionAddUser, Exists}:
+		return ProblemUserTaken, fmt.Sprintf("vendor user id %q has another e-mail at the platform, or the e-mail belongs to another organization: %v", r.VendorUserID, f)
+	case meaning{ActionRegister, Rejected}, meaning{ActionRegister, Exists}:
+		return ProblemUnregistered, f.Error()
+	}
+	return problems[f.Class], f.Error()
 }
 
 // judgeList looks for what is wanted in the platform's lists.
@@ -191,7 +200,7 @@ func (r *Record) judgeList(step Step, action Action, a *Answer) *Error {
 		r.PlatformVendorID, r.PlatformVendorName = v.ID, v.Name
 	case ActionListIntegrations:
 		return r.judgeListed(step, a)
-	case ActionTakeToken, ActionCreateOrganization, ActionAddUser, ActionCreateIntegration, ActionRegister, ActionOpenSession:
+	case ActionTakeGiven, ActionCreateOrganization, ActionAddUser, ActionCreateIntegration, ActionRegister, ActionOpenSession:
 	}
 	return nil
 }
@@ -219,7 +228,7 @@ func (r *Record) judgeListed(step Step, a *Answer) *Error {
 }
 
 // lost notes that the platform has the integration, and we have not its key.
-func (r *Record) lost(step Step, f *Failure) *Error {
+func (r *Record) lost(step Step, f *CallError) *Error {
 	r.Lost = true
 	r.at(step).Unanswered = false
 	text := "the platform has an integration of this vendor and organization, whose partner key nobody here knows; the platform shows it once and never again"
@@ -254,7 +263,7 @@ func (r *Record) brings(action Action, a *Answer) bool {
 	case ActionRegister:
 		r.Recorded = a.Recorded
 		r.VendorToken, r.PartnerToken, r.Secrets = "", "", nil
-	case ActionListVendors, ActionTakeToken, ActionOpenSession:
+	case ActionListVendors, ActionTakeGiven, ActionOpenSession:
 	}
 	return true
 }

@@ -45,7 +45,7 @@ func ofCredentials(r *onboarding.Record) {
 func given(r *onboarding.Record) { r.PartnerToken = "sealed-given" }
 
 func failed(class onboarding.Class, unknown bool) onboarding.Answer {
-	return onboarding.Answer{Failure: &onboarding.Failure{Class: class, Unknown: unknown, Err: errors.New("the platform's words")}}
+	return onboarding.Answer{Failure: &onboarding.CallError{Class: class, Unknown: unknown, Err: errors.New("the platform's words")}}
 }
 
 func TestWhatAnAnswerMeansAndWhatComesNext(t *testing.T) {
@@ -116,6 +116,38 @@ func TestWhatAnAnswerMeansAndWhatComesNext(t *testing.T) {
 				t.Errorf("next: got %s, want %s", next, test.next)
 			}
 		})
+	}
+}
+
+func TestWhoWantsNoLinkIsDoneWhenAllElseIs(t *testing.T) {
+	r := at(onboarding.StepSession)
+	if _, action, err := r.Begin(onboarding.Actor{Name: "worker w", Run: "run-2"}, noon); !errors.Is(err, onboarding.ErrDone) || action != "" {
+		t.Errorf("got %s and %v, want nothing to do", action, err)
+	}
+	if p := r.At(onboarding.StepSession); !p.Begun.IsZero() {
+		t.Errorf("got %+v, want no session begun", p)
+	}
+}
+
+func TestAnOrganizationThatIsTakenForOursSaysNothingOfTheIntegration(t *testing.T) {
+	r := at(onboarding.StepOrganization, ofCredentials, adopting)
+	for _, step := range []struct {
+		action onboarding.Action
+		answer onboarding.Answer
+	}{
+		{onboarding.ActionAddUser, onboarding.Answer{Secret: "s"}},
+		{onboarding.ActionListVendors, onboarding.Answer{Vendors: []onboarding.PlatformVendor{{ID: "pv-1", Kind: onboarding.Credentials, Labels: []string{"API key"}}}}},
+		{onboarding.ActionCreateIntegration, failed(onboarding.Exists, false)},
+		{onboarding.ActionListIntegrations, onboarding.Answer{Listed: []onboarding.PlatformIntegration{{ID: "int-1", Vendor: "pv-1"}}}},
+	} {
+		_, action, err := r.Begin(ann, noon)
+		if err != nil || action != step.action {
+			t.Fatalf("got %s, %v; want %s", action, err, step.action)
+		}
+		_ = r.End(ann, action, step.answer, noon)
+	}
+	if r.Problem != onboarding.ProblemLost {
+		t.Errorf("got problem %q, want the integration not to be taken for ours", r.Problem)
 	}
 }
 

@@ -243,7 +243,7 @@ func (r *Record) Take(g *Gift, actor string, now time.Time) {
 	if g.OEMToken != "" && (!r.done(StepOrganization) || r.Problem == ProblemForbidden) {
 		r.OEMToken = g.OEMToken
 		attempts := r.At(StepOrganization).Attempts
-		*r.at(StepOrganization) = Progress{By: actor, Attempts: attempts, Done: now.UTC(), Fingerprint: g.Fingerprint, Action: ActionTakeToken}
+		*r.at(StepOrganization) = Progress{By: actor, Attempts: attempts, Done: now.UTC(), Fingerprint: g.Fingerprint, Action: ActionTakeGiven}
 	}
 	// What a person does about a problem is to come back.
 	r.Problem, r.Message, r.Failed = "", "", time.Time{}
