@@ -27,7 +27,7 @@ RACE_PROBE = $(GO) build -race runtime/cgo >/dev/null 2>&1 && echo -race
 # The tests of cmd/usagebridge that are not built with the race detector.
 UNRACED := ^TestCapacity|^TestARollingRestart|^TestAStop|^TestASnapshotOfTwentyThousand
 
-.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint rules chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean gameday
+.PHONY: help demo check test race test-cluster fuzz bench microbench torture torture-faults lint rules chart release-check reproducible sbom fmt generate verify vuln build nats-server nk deploy-check install-check clean gameday browser
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,13 +117,17 @@ reproducible: ## that two builds of the last commit, in two directories, are the
 sbom: build ## the modules in bin/usagebridge, as CycloneDX, into bin/usagebridge.cdx.json
 	$(GO) run -C .tools/release . sbom $(CURDIR)/bin/usagebridge $(CURDIR)/bin/usagebridge.cdx.json
 
+# Not part of test, which needs Go alone.
+browser: ## onboarding as the README has it, with a headless Chromium (CHROMIUM=PATH) as the person
+	cd .tools/browser && $(GO) vet ./... && $(GO) test -count=1 ./...
+
 fmt: ## format and group imports as lint wants them
 	$(GO) tool -modfile=$(TOOLS) golangci-lint fmt ./...
 
 generate: ## write the generated documents anew
 	$(GO) generate ./...
 
-verify: test lint rules vuln deploy-check chart release-check reproducible ## what a release needs: test, lint, rules, vuln, deploy-check, chart, release-check, reproducible
+verify: test lint rules vuln deploy-check chart release-check reproducible browser ## what a release needs: test, lint, rules, vuln, deploy-check, chart, release-check, reproducible, browser
 
 # Not part of .ci/run: it asks a database on the internet and fails without it.
 vuln: ## known vulnerabilities in the code we call (asks vuln.go.dev)

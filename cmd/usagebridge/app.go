@@ -79,7 +79,7 @@ func (a *app) findOrStart() (url string, err error) {
 		}
 		if running {
 			a.config.StoreDir = dir
-			return url, nil
+			return url, a.config.readSandbox(dir)
 		}
 	}
 	return a.startEmbedded()

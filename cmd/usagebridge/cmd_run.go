@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -82,6 +83,9 @@ func forDevelopment(config *Config) error {
 	if _, set := os.LookupEnv(envPrefix + "_PROBE_MIN"); !set {
 		config.ProbeMin = time.Second
 	}
+	if _, set := os.LookupEnv(envPrefix + "_PROBE_MAX"); !set {
+		config.ProbeMax = max(5*time.Second, config.ProbeMin)
+	}
 	return nil
 }
 
@@ -135,9 +139,17 @@ func (c *cli) furnish(ctx context.Context, a *app, vendor, address string) (undo
 	if err != nil {
 		return nil, fmt.Errorf("listen for the sandbox partner: %w", err)
 	}
-	played := sandbox.New(sandbox.Config{HumanDelay: time.Second})
+	token := "v-" + rand.Text()
+	played := sandbox.New(sandbox.Config{
+		HumanDelay: time.Second,
+		OEM:        sandbox.OEM{ClientID: "dev", ClientSecret: rand.Text()},
+		Vendors:    []sandbox.Vendor{{Name: vendor, Type: sandbox.ExternalVendor, Token: token}},
+	})
 	undo = serveSandbox(played, listener, a.log)
-	made, err := played.AddIntegration(sandbox.Integration{Name: vendor + "/demo-msp"})
+	made, err := played.AddIntegration(sandbox.Integration{Name: vendor + "/demo-msp", VendorToken: token})
+	if err == nil {
+		err = a.config.announceSandbox("http://"+listener.Addr().String()+"/api", played.OEM())
+	}
 	if err == nil {
 		err = a.addIntegration(ctx, newIntegration{
 			vendor: vendor, organization: "demo-msp", dialect: "mspcentric", status: "inactive",
@@ -158,6 +170,7 @@ func (c *cli) furnish(ctx context.Context, a *app, vendor, address string) (undo
 	} {
 		c.say("  %s --integration %s/demo-msp", line, vendor)
 	}
+	c.say("or onboard another organization: `usagebridge integrations onboard --help`")
 	return undo, nil
 }
 

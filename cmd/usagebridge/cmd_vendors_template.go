@@ -39,6 +39,9 @@ USAGEBRIDGE_OEM_CLIENT_SECRET_FILE, and no store.`,
 			if err != nil {
 				return err
 			}
+			if err := config.findSandbox(); err != nil {
+				return err
+			}
 			client, err := config.oemClient()
 			if err != nil {
 				return err
