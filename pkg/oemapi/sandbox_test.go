@@ -125,3 +125,81 @@ func TestThePlatformsFaultsAreUnderstood(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOrganizationIsOnboardedByTheCallsOfTheDocumentation(t *testing.T) {
+	_, client, _ := newSandbox(t)
+	ctx := t.Context()
+	want := func(what string, err error, class Class) {
+		t.Helper()
+		if class == "" && err == nil {
+			return
+		}
+		if e := failure(t, err); e.Class() != class {
+			t.Errorf("%s: got %v (class %s), want class %q", what, e, e.Class(), class)
+		}
+	}
+	northwind := NewOrganization{Name: "Northwind", VendorOrganizationID: "nw", Owner: ada}
+	made, _, err := client.CreateOrganization(ctx, northwind)
+	want("a new organization", err, "")
+	_, _, err = client.CreateOrganization(ctx, northwind)
+	want("the organization again", err, Exists)
+	again, _, err := client.AddUser(ctx, ada, "nw")
+	want("its user again", err, "")
+	if made.Token.Reveal() == "" || made.Token.Reveal() != again.Token.Reveal() {
+		t.Error("the token of the organization is not the one that its user gets, want the same")
+	}
+	_, _, err = client.AddUser(ctx, Person{Email: "ada@elsewhere.test", FirstName: "Ada", LastName: "L", VendorUserID: ada.VendorUserID}, "nw")
+	want("the user's id with another address", err, Exists)
+
+	vendors, _, err := client.Vendors(ctx)
+	want("the vendors", err, "")
+	byKind := map[string]Vendor{}
+	for _, v := range vendors {
+		byKind[v.Kind] = v
+	}
+	external, credentials := byKind[KindExternal], byKind[KindCredentials]
+	if external.ID == "" || len(credentials.Labels) == 0 {
+		t.Fatalf("got vendors %+v, want one that is external and one with labels", vendors)
+	}
+	key, _, err := client.CreateIntegration(ctx, made.Token, NewIntegration{VendorID: external.ID, External: true, OrganizationID: "nw"})
+	want("an external integration", err, "")
+	if key.PartnerKey.Reveal() == "" {
+		t.Error("the external integration came without a partner key")
+	}
+	_, _, err = client.CreateIntegration(ctx, made.Token, NewIntegration{VendorID: external.ID, External: true, OrganizationID: "nw"})
+	want("the integration again", err, Exists)
+	_, _, err = client.CreateIntegration(ctx, made.Token, NewIntegration{VendorID: credentials.ID, External: true, OrganizationID: "nw"})
+	want("an external integration of who is not external", err, Rejected)
+
+	labelled := map[string]Secret{}
+	for _, label := range credentials.Labels {
+		labelled[label] = NewSecret("value of " + label)
+	}
+	kept, _, err := client.CreateIntegration(ctx, made.Token, NewIntegration{VendorID: credentials.ID, Credentials: labelled})
+	want("an integration with credentials", err, "")
+	_, _, err = client.UpdateCredentials(ctx, made.Token, kept.ID, labelled)
+	want("the same credentials", err, "")
+	_, _, err = client.UpdateCredentials(ctx, made.Token, kept.ID, map[string]Secret{"no such label": NewSecret("x")})
+	want("a label that the template has not", err, Rejected)
+	_, _, err = client.UpdateCredentials(ctx, made.Token, "int-0", labelled)
+	want("an integration that is not there", err, NotFound)
+	list, _, err := client.Integrations(ctx, made.Token)
+	want("the list", err, "")
+	if len(list) != 2 || list[0].ID != key.ID || list[1].ID != kept.ID {
+		t.Errorf("got the list %+v, want %s and %s", list, key.ID, kept.ID)
+	}
+
+	session, _, err := client.OpenSession(ctx, made.Token, ada.VendorUserID)
+	want("a session", err, "")
+	if !strings.HasPrefix(session.Link.Reveal(), strings.TrimSuffix(client.address, "/api"+oemAPISegment)) {
+		t.Error("the session's link does not lead to the sandbox")
+	}
+	_, _, err = client.OpenSession(ctx, made.Token, "nobody")
+	want("a session of nobody", err, NotFound)
+	_, err = client.RemoveUser(ctx, made.Token, ada.VendorUserID, ada.Email)
+	want("the user's end", err, "")
+	_, err = client.RemoveUser(ctx, made.Token, ada.VendorUserID, ada.Email)
+	want("the user's end once more", err, NotFound)
+	_, err = client.RemoveUser(ctx, NewSecret("that of nobody"), ada.VendorUserID, ada.Email)
+	want("with a token of nobody", err, Forbidden)
+}
