@@ -219,6 +219,15 @@ func TestAMappingMadeInTheWizardIsToldByTheWebhook(t *testing.T) {
 	if got := r.accounts(t); !slices.Equal(got, []string{"a"}) || !strings.Contains(r.bodies[0], `"vendorUserId":"u-1"`) {
 		t.Errorf("got accounts %v in %v; want a, told with the user's id", got, r.bodies)
 	}
+	// Each form is a moment of its own, which a late webhook may still tell.
+	v.press(`id="save"`, url.Values{fieldOf("b"): {"to:alder"}}, "1 account changed")
+	v.press(`id="save"`, url.Values{fieldOf("a"): {"exclude"}}, "1 account changed")
+	if _, err := p.Inform(t.Context(), bestName, sandbox.Inform{URL: r.URL, Shuffle: true, Times: 16}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.accounts(t); !slices.Contains(got, "ab") || !slices.Contains(got, "b") {
+		t.Errorf("got accounts %q; want ab, and b, among them", got)
+	}
 }
 
 func TestAFormOfTheWizardIsToldToTheWebhookThatIsConfigured(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -334,6 +335,47 @@ func TestALongListIsDecidedInParts(t *testing.T) {
 	}
 	if mapped != 1 {
 		t.Errorf("got %d accounts mapped; want 1", mapped)
+	}
+}
+
+func TestPeopleAndVendorsWorkAtTheSameTime(t *testing.T) {
+	p, token := onboarded(t, sandbox.Config{})
+	p.post(map[string]string{"a": "Miller Ltd", "b": "B"}, map[string]string{"s": "Backup"})
+	if err := errors.Join(p.ConnectPSA("best-1", "kite"), p.MapTo(bestName, sandbox.Targets{Accounts: map[string]string{"a": "miller"}, Services: map[string][]string{"s": {"bk"}}}), p.Finish(bestName)); err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for worker := range 4 {
+		v := p.enters(token)
+		v.open("/wizard/int-2/accounts")
+		_, mapping := v.form(`id="save"`)
+		mapping[fieldOf("b")] = []string{[]string{"to:alder", "exclude"}[worker%2]}
+		group.Go(func() {
+			for i := range 10 {
+				for _, step := range []string{"connect", "psa", "services", "review", "reconcile"} {
+					if got := v.get("/wizard/int-2/" + step); got.status != 200 {
+						t.Errorf("%s: got status %d, error %v; want 200", step, got.status, got.err)
+					}
+				}
+				if got := v.send("POST", "/wizard/int-2/accounts", mapping.Encode()); got.status != 200 {
+					t.Errorf("got status %d, error %v of a form; want 200", got.status, got.err)
+				}
+				if got := p.count("a", "s", fmt.Sprint(10*worker+i)); got.status != 201 {
+					t.Errorf("got status %d, error %v of a count; want 201", got.status, got.err)
+				}
+				if _, err := p.ApproveAll("best-1", "test"); err != nil {
+					t.Errorf("got error %v of an approval; want none", err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	value, _ := p.Value(bestName, "a", "s")
+	if _, err := p.ApproveAll("best-1", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.ConnectedPSA("best-1"); err != nil || got.Companies[0].Lines[0].Units.String() != value {
+		t.Errorf("got contract %v, error %v; want the last accepted count, %s", got.Companies[0].Lines, err, value)
 	}
 }
 
