@@ -99,6 +99,9 @@
 // again is [Sandbox.Reset]. Reconciling compares the contracts of the PSA with the accepted counts of
 // all integrations of the organization, see [Delta], and approving a delta changes the contract.
 //
+// The webhook that Config.Inform orders is sent after every form that was carried out, and the next
+// page says what came of it.
+//
 // A link that was asked for sends the automatic human of [HumanAuto] away from the integrations
 // of that organization, for good: a person will map.
 //
