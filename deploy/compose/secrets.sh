@@ -8,8 +8,9 @@ authority=/secrets/authority
 VENDORS=acme /src/deploy/nats/secrets.sh "$authority" nats,localhost,127.0.0.1 nats-1,nats,127.0.0.1 nats-2,nats,127.0.0.1 nats-3,nats,127.0.0.1
 cd "$authority"
 
-# The sandbox asks for these tokens, and the integration is added with them.
-for token in vendor.token partner.token; do
+# The sandbox asks for these tokens, and the integration is added with them; the last one is the
+# vendor's secret at its OEM-API.
+for token in vendor.token partner.token oem.secret; do
 	[ -e "$token" ] && continue
 	openssl rand -hex 16 >"$token.new"
 	mv "$token.new" "$token"
@@ -26,6 +27,6 @@ give() {
 }
 
 give 0 /secrets/nats ca.pem nkeys.env nats.pem nats.key nats-1.pem nats-1.key nats-2.pem nats-2.key nats-3.pem nats-3.key
-give 65532 /secrets/worker ca.pem worker.nk
-give 65532 /secrets/operator ca.pem operator.nk
-give 65532 /secrets/partner vendor.token partner.token
+give 65532 /secrets/worker ca.pem worker.nk oem.secret
+give 65532 /secrets/operator ca.pem operator.nk oem.secret
+give 65532 /secrets/partner vendor.token partner.token oem.secret
