@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
-	"github.com/usagebridge/usagebridge/pkg/vault"
 )
 
 // app is the world that a command works in: the configuration, a connection
@@ -112,29 +110,6 @@ func (a *app) close() {
 	if a.embedded != nil {
 		a.embedded.Close()
 	}
-}
-
-// vault opens the master keyset. It is made on first use only, and only beside
-// a store that has no sealed token yet: a new keyset could open none of them.
-func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
-	source := vault.ParseSource(a.config.MasterKeyset)
-	if a.config.MasterKeyset == "" {
-		source.File = filepath.Join(a.config.StoreDir, "master-keyset.json")
-		integrations, err := a.integrations(ctx)
-		if err != nil {
-			return nil, err
-		}
-		sealed, err := integrations.All(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("list integrations: %w", err)
-		}
-		onboarded, err := a.sealedOnboardings(ctx)
-		if err != nil {
-			return nil, err
-		}
-		source.CreateIfMissing = len(sealed) == 0 && !onboarded
-	}
-	return vault.Open(source)
 }
 
 func (a *app) integrations(ctx context.Context) (*broker.Bucket[status.Integration], error) {

@@ -142,10 +142,11 @@ the platform keeps them, and they are not stored here.`
 // setCredentials checks and seals new credentials, and says whether they lead
 // to the same integration at the partner.
 func (a *app) setCredentials(ctx context.Context, i *status.Integration, n newIntegration) (status.Input, string, error) {
-	keys, err := a.vault(ctx)
+	keys, err := a.sealer(ctx)
 	if err != nil {
 		return "", "", err
 	}
+	before := i.Marks
 	former, unreadable := keys.Open(i.PartnerToken, i.Name())
 	input := status.CredentialsReplaced
 	if unreadable != nil || former.Reveal() != n.partnerToken || n.apiURL != "" && n.apiURL != i.APIURL {
@@ -162,7 +163,7 @@ func (a *app) setCredentials(ctx context.Context, i *status.Integration, n newIn
 		return "", "", err
 	}
 	err = seal(i, keys, n)
-	return input, "fingerprint " + i.Credentials, err
+	return input, marksOf(i.Marks) + "; before: " + marksOf(before), err
 }
 
 var errNothingToDo = errors.New("nothing to do")

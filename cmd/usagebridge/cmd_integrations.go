@@ -116,7 +116,7 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 	if err != nil {
 		return err
 	}
-	keys, err := a.vault(ctx)
+	keys, err := a.sealer(ctx)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,21 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 	if err != nil {
 		return fmt.Errorf("add integration %s: %w", name, err)
 	}
-	return status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, begun)
+	recorded := status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, begun)
+	audited := a.audit(ctx, action{Actor: operator(), Action: "integration added", Integration: name, Detail: marksOf(i.Marks), At: i.Created})
+	if err := errors.Join(recorded, audited); err != nil {
+		return fmt.Errorf("integration %s was added, but that is not on record: %w", name, err)
+	}
+	return nil
+}
+
+// marksOf names tokens by their fingerprints.
+func marksOf(m status.Marks) string {
+	text := "fingerprints: vendor token " + or(m.Vendor, "unknown") + ", partner token " + or(m.Partner, "unknown")
+	if m.OEM != "" {
+		text += ", OEM token " + m.OEM
+	}
+	return text
 }
 
 // check says everything that is wrong with the record and its tokens.
@@ -179,7 +193,10 @@ func seal(i *status.Integration, keys *vault.Vault, n newIntegration) (err error
 		if i.OEMToken, err = keys.Seal(vault.NewSecret(n.oemToken), i.Name()); err != nil {
 			return fmt.Errorf("seal the OEM token: %w", err)
 		}
+		i.Marks.OEM = keys.Mark(vault.NewSecret(n.oemToken), i.Name())
 	}
+	i.Marks.Vendor = keys.Mark(vault.NewSecret(n.vendorToken), i.Name())
+	i.Marks.Partner = keys.Mark(vault.NewSecret(n.partnerToken), i.Name())
 	// Ciphertext differs each time, so its digest changes with the tokens and
 	// says nothing about them.
 	sum := sha256.Sum256([]byte(i.APIURL + "\n" + i.VendorToken + "\n" + i.PartnerToken))

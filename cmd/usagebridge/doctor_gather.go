@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/usagebridge/usagebridge/consumers/status"
@@ -143,16 +142,19 @@ func (e *evidence) lookAtLedgers(ctx context.Context, a *app) {
 // lookAtKeys opens the keyset and the statement key where they are, and makes
 // neither.
 func (e *evidence) lookAtKeys() {
-	source := vault.ParseSource(e.config.MasterKeyset)
+	source := e.config.keyset()
 	e.keyset.where = envPrefix + "_MASTER_KEYSET"
 	if e.config.MasterKeyset == "" {
-		source.File = filepath.Join(e.config.StoreDir, "master-keyset.json")
 		e.keyset.where = source.File
 	}
 	e.keyset.closed = map[string]error{}
+	if e.nats != nil {
+		e.keyset.workers = readKeyNotes(e.nats.Notes)
+	}
 	keys, err := vault.Open(source)
 	e.keyset.err = err
 	if err == nil {
+		e.keyset.keys = keys.Keys()
 		for n := range e.integrations {
 			i := &e.integrations[n]
 			if err := opens(keys, i); err != nil {

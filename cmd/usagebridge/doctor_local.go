@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/usagebridge/usagebridge/pkg/vault"
 )
 
 // diskFacts is the file system of the store directory.
@@ -29,6 +33,9 @@ type keysetFacts struct {
 	where  string
 	err    error
 	closed map[string]error // by integration, why a token cannot be opened
+	keys   []vault.Key
+	// workers is what those that are alive tell of theirs, by name.
+	workers map[string]*keyNote
 }
 
 // keyFacts is the key that signs statements.
@@ -209,7 +216,7 @@ func judgeKeyset(e *evidence) []symptom {
 		}
 		return one(stepFailed, "set "+envPrefix+"_MASTER_KEYSET to the keyset that the integrations were added with, or restore it", "%v", k.err)
 	}
-	var found []symptom
+	found := judgeRotation(k)
 	for _, i := range e.integrations {
 		if err := k.closed[i.Name()]; err != nil {
 			found = append(found, symptom{
@@ -218,10 +225,32 @@ func judgeKeyset(e *evidence) []symptom {
 			})
 		}
 	}
-	if e.nats == nil || e.recordsErr != nil {
+	if len(found) == 0 && (e.nats == nil || e.recordsErr != nil) {
 		return one(stepOK, "", "readable; no integration could be read to try it on")
 	}
 	return orFine(found, "opens the tokens of %s", plural(len(e.integrations), "integration", "integrations"))
+}
+
+// judgeRotation looks at what is between two keysets.
+func judgeRotation(k *keysetFacts) []symptom {
+	var found []symptom
+	note := func(object, mend, format string, args ...any) {
+		found = append(found, symptom{verdict: stepWarning, object: object, observed: fmt.Sprintf(format, args...), mend: mend})
+	}
+	if slices.ContainsFunc(k.keys, func(key vault.Key) bool { return key.State == vault.Fresh || key.State == vault.Old }) {
+		note("", "`usagebridge keys rotate` goes on with it", "a rotation has not come to its end: %s", keyList(k.keys))
+	}
+	for _, name := range slices.Sorted(maps.Keys(k.workers)) {
+		worker := k.workers[name]
+		switch {
+		case worker == nil:
+			note(name, "update it, or stop it before keys are rotated", "it does not tell which keys it knows")
+		case worker.Complaint != "":
+			note(name, "put the right keyset into its file; it goes on with the one that it has until it is restarted",
+				"it does not use the keyset in its file: %s", worker.Complaint)
+		}
+	}
+	return found
 }
 
 func judgeStatementKey(e *evidence) []symptom {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +39,10 @@ type engine struct {
 	roster       *status.Roster
 	rules        *rulebook
 	survey       *survey
-	hosts        map[string]*delivery.Host // by scheme and host; follow alone uses it
+
+	linking sync.Mutex                // guards what follows, and the order of links
+	hosts   map[string]*delivery.Host // by scheme and host
+	closed  map[string]bool           // keys of the records whose tokens cannot be opened
 }
 
 // idleConnections is how many connections to one server wait for a next call:
@@ -62,13 +67,13 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
 	}
-	e.hosts = map[string]*delivery.Host{}
+	e.hosts, e.closed = map[string]*delivery.Host{}, map[string]bool{}
 	e.statuses = status.NewMetrics(registry)
 	e.roster = status.NewRoster(e.statuses, func(vendor, organization string) bool { return e.worker.Owns(vendor, organization) })
 	e.tracker = status.NewTracker(statusRecords{integrations}, statusLog{a.broker}, "worker "+a.config.WorkerID, e.statuses, a.log)
 	e.worker = worker.New(worker.Config{
 		ID:          a.config.WorkerID,
-		Backend:     backend(a),
+		Backend:     backend(a, e.note),
 		Meanings:    meanings(),
 		Limits:      a.config.limits(),
 		Delivery:    deliveryConfig(a.config),
@@ -150,8 +155,9 @@ func meanings() map[string]worker.Meaning {
 	}
 }
 
-// backend fits the broker to what a worker stands on.
-func backend(a *app) worker.Backend {
+// backend fits the broker to what a worker stands on; note is what the worker
+// tells the others of itself.
+func backend(a *app, note func() json.RawMessage) worker.Backend {
 	return worker.Backend{
 		Vendors: func(ctx context.Context) ([]worker.Vendor, error) {
 			found, err := a.broker.Vendors(ctx)
@@ -172,7 +178,7 @@ func backend(a *app) worker.Backend {
 			return lease{l}, nil
 		},
 		Member: func(ctx context.Context) (worker.Lease, error) {
-			l, err := a.broker.Member(ctx, a.config.WorkerID)
+			l, err := a.broker.Member(ctx, a.config.WorkerID, note)
 			if err != nil {
 				return nil, leased(err)
 			}
@@ -234,6 +240,7 @@ func (e *engine) run(ctx context.Context) error {
 	group.Go(func() error { return e.app.broker.AnswerLanes(ctx, e.describeLane) })
 	group.Go(func() error { return e.replays(ctx) })
 	group.Go(func() error { e.survey.run(ctx); return nil })
+	group.Go(func() error { e.followKeys(ctx); return nil })
 	group.Go(func() error { tidyAfterTakeOver(ctx, e.worker.Keys, debug.FreeOSMemory); return nil })
 	if statuses != nil {
 		group.Go(func() error { return statuses.run(ctx) })
@@ -247,26 +254,37 @@ func (e *engine) run(ctx context.Context) error {
 // follow tells the worker of every integration and of every change to one.
 func (e *engine) follow(ctx context.Context) error {
 	err := e.integrations.Watch(ctx, func(key string, i *status.Integration) error {
-		vendor, organization, err := broker.ParseIntegrationKey(key)
-		if err != nil {
-			e.app.log.Warn("integration with an unreadable key left alone", "key", key, "err", err)
-			return nil // one bad record must not stop the others
-		}
-		e.statuses.Touch(vendor)
-		link := delivery.Link{}
-		if i == nil {
-			e.roster.Remove(vendor, organization)
-		} else {
-			e.roster.Set(vendor, organization, i.Status)
-			link = e.link(i)
-		}
-		e.worker.SetLink(vendor, organization, link)
+		e.linking.Lock()
+		defer e.linking.Unlock()
+		e.learn(ctx, key, i)
 		return nil
 	})
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // told to stop: what Watch says of it is no news
 	}
 	return fmt.Errorf("follow integrations: %w", err)
+}
+
+// learn tells the worker of one integration as it is now; nil: it is gone.
+func (e *engine) learn(ctx context.Context, key string, i *status.Integration) {
+	vendor, organization, err := broker.ParseIntegrationKey(key)
+	if err != nil {
+		e.app.log.Warn("integration with an unreadable key left alone", "key", key, "err", err)
+		return // one bad record must not stop the others
+	}
+	e.statuses.Touch(vendor)
+	link := delivery.Link{}
+	delete(e.closed, key)
+	if i == nil {
+		e.roster.Remove(vendor, organization)
+	} else {
+		e.roster.Set(vendor, organization, i.Status)
+		e.refresh(ctx, i)
+		if link = e.link(i); link.Partner == nil {
+			e.closed[key] = true
+		}
+	}
+	e.worker.SetLink(vendor, organization, link)
 }
 
 // link makes what a lane must know out of the record. When the tokens cannot

@@ -34,9 +34,14 @@ type Integration struct {
 	VendorToken  string `json:"vendor_token"`        // sealed
 	PartnerToken string `json:"partner_token"`       // sealed
 	OEMToken     string `json:"oem_token,omitempty"` // sealed; of the organization at the OEM-API
+	// Marks are fingerprints of the tokens, for people to tell them by.
+	Marks Marks `json:"marks,omitzero"`
 	// Credentials changes whenever tokens or address do.
-	Credentials string    `json:"credentials"`
-	Created     time.Time `json:"created"`
+	Credentials string `json:"credentials"`
+	// Previous are the credentials before these; nil when there are none any
+	// more.
+	Previous *Previous `json:"previous,omitempty"`
+	Created  time.Time `json:"created"`
 }
 
 // causeAdded is the cause of a status that an operator gave with a new record.

@@ -2,8 +2,11 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +45,8 @@ type Inspection struct {
 	// Members are the workers that are alive, by name.
 	Members    []string
 	MembersErr error
+	// Notes is what each of them tells of itself, as [Broker.Notes] has it.
+	Notes map[string]json.RawMessage
 	// LeaseTTL is how long a lease lives without being renewed; 0: not known.
 	LeaseTTL time.Duration
 	Clocks   []ClockFacts
@@ -78,7 +83,8 @@ func (b *Broker) Inspect(ctx context.Context, vendor string) *Inspection {
 	}
 	i.LeaseTTL, _ = b.LeaseTTL(ctx) // a missing bucket is found with the others
 	i.TopologyErr = b.inspectTopology(ctx, i, vendor)
-	i.Members, i.MembersErr = b.Members(ctx)
+	i.Notes, i.MembersErr = b.Notes(ctx)
+	i.Members = slices.Sorted(maps.Keys(i.Notes))
 	return i
 }
 

@@ -46,6 +46,7 @@ type Lease struct {
 	bucket   jetstream.KeyValue
 	key      string
 	holder   holder
+	note     func() json.RawMessage // nil: there is none
 	revision uint64
 }
 
@@ -55,20 +56,24 @@ type holder struct {
 	Worker   string    `json:"worker"`
 	Instance string    `json:"instance"`
 	Since    time.Time `json:"since"`
+	// Note is what a worker tells the others of itself.
+	Note json.RawMessage `json:"note,omitempty"`
 }
 
 // Lease takes the lease of a partition. If another worker has it, or this one
 // before it was restarted, the error wraps ErrLeased.
 func (b *Broker) Lease(ctx context.Context, vendor string, partition int, worker string) (*Lease, error) {
-	return b.lease(ctx, event.Escape(vendor)+"."+strconv.Itoa(partition), worker)
+	return b.lease(ctx, event.Escape(vendor)+"."+strconv.Itoa(partition), worker, nil)
 }
 
-// Member takes the lease that shows a worker to be alive.
-func (b *Broker) Member(ctx context.Context, worker string) (*Lease, error) {
-	return b.lease(ctx, memberToken+"."+event.Escape(worker), worker)
+// Member takes the lease that shows a worker to be alive. note, unless it is
+// nil, is asked now and with each renewal for what the worker tells the others
+// of itself, as JSON; see [Broker.Notes].
+func (b *Broker) Member(ctx context.Context, worker string, note func() json.RawMessage) (*Lease, error) {
+	return b.lease(ctx, memberToken+"."+event.Escape(worker), worker, note)
 }
 
-func (b *Broker) lease(ctx context.Context, key, worker string) (*Lease, error) {
+func (b *Broker) lease(ctx context.Context, key, worker string, note func() json.RawMessage) (*Lease, error) {
 	bucket, err := b.bucket(ctx, BucketLeases)
 	if err != nil {
 		return nil, err
@@ -77,8 +82,8 @@ func (b *Broker) lease(ctx context.Context, key, worker string) (*Lease, error) 
 	if before, unanswered := b.doubtful.LoadAndDelete(key); unanswered {
 		instance, _ = before.(string)
 	}
-	l := &Lease{bucket: bucket, key: key, holder: holder{Worker: worker, Instance: instance, Since: time.Now().UTC()}}
-	data, err := json.Marshal(l.holder)
+	l := &Lease{bucket: bucket, key: key, note: note, holder: holder{Worker: worker, Instance: instance, Since: time.Now().UTC()}}
+	data, err := l.content()
 	if err != nil {
 		return nil, fmt.Errorf("lease %s: %w", key, err)
 	}
@@ -99,6 +104,14 @@ func (b *Broker) lease(ctx context.Context, key, worker string) (*Lease, error) 
 		owner = fmt.Sprintf("worker %s since %s", now.Worker, now.Since.Format(time.RFC3339))
 	}
 	return nil, fmt.Errorf("lease %s: %w by %s", key, ErrLeased, owner)
+}
+
+// content is the lease as it is stored.
+func (l *Lease) content() ([]byte, error) {
+	if l.note != nil {
+		l.holder.Note = l.note()
+	}
+	return json.Marshal(l.holder)
 }
 
 // doubt sees to a lease of which nobody knows whether it was taken: the next
@@ -136,7 +149,7 @@ func (l *Lease) current(ctx context.Context) (holder, uint64, error) {
 // Renew gives the lease its full time again. An error that wraps ErrLeaseLost
 // is final; after any other the lease runs on and Renew may be repeated.
 func (l *Lease) Renew(ctx context.Context) error {
-	data, err := json.Marshal(l.holder)
+	data, err := l.content()
 	if err != nil {
 		return fmt.Errorf("renew lease %s: %w", l.key, err)
 	}
@@ -275,16 +288,22 @@ func (b *Broker) Owners(ctx context.Context, vendor string) (map[int]string, err
 
 // Members lists the workers that are alive, by name.
 func (b *Broker) Members(ctx context.Context) ([]string, error) {
-	var workers []string
+	notes, err := b.Notes(ctx)
+	return slices.Sorted(maps.Keys(notes)), err
+}
+
+// Notes is what each worker that is alive tells of itself, by name; nil for one
+// that tells nothing, such as one of an older version.
+func (b *Broker) Notes(ctx context.Context) (map[string]json.RawMessage, error) {
+	notes := map[string]json.RawMessage{}
 	err := b.holders(ctx, memberToken, func(_ string, h holder) error {
-		workers = append(workers, h.Worker)
+		notes[h.Worker] = h.Note
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list workers: %w", err)
 	}
-	slices.Sort(workers)
-	return workers, nil
+	return notes, nil
 }
 
 func (b *Broker) holders(ctx context.Context, first string, yield func(token string, h holder) error) error {

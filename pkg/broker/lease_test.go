@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -135,14 +136,14 @@ func TestLostAnswerToARenewalLosesNoLease(t *testing.T) {
 func TestLivingWorkersAreListed(t *testing.T) {
 	b := open(t, 4)
 	for _, worker := range []string{"w.2", "w 1"} {
-		if _, err := b.Member(t.Context(), worker); err != nil {
+		if _, err := b.Member(t.Context(), worker, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got, err := b.Members(t.Context()); err != nil || !reflect.DeepEqual(got, []string{"w 1", "w.2"}) {
 		t.Errorf("members are %q, %v; want w 1 and w.2", got, err)
 	}
-	_, err := b.Member(t.Context(), "w 1")
+	_, err := b.Member(t.Context(), "w 1", nil)
 	if !errors.Is(err, ErrLeased) {
 		t.Errorf("got %v, want %v: two workers of one name", err, ErrLeased)
 	}
@@ -154,6 +155,31 @@ func TestLivingWorkersAreListed(t *testing.T) {
 		t.Errorf("got %v, want %v", err, jetstream.ErrBucketNotFound)
 	}
 	wantError(t, err, "bucket LEASES is missing", "usagebridge init")
+}
+
+func TestAWorkerTellsTheOthersOfItselfWithEachRenewal(t *testing.T) {
+	b := open(t, 4)
+	told := json.RawMessage(`{"keys":1}`)
+	member, err := b.Member(t.Context(), "w 1", func() json.RawMessage { return told })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Member(t.Context(), "silent", nil); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(want string) {
+		t.Helper()
+		notes, err := b.Notes(t.Context())
+		if err != nil || len(notes) != 2 || string(notes["w 1"]) != want || notes["silent"] != nil {
+			t.Errorf("got notes %q and error %v, want %s from w 1 and nothing from silent", notes, err, want)
+		}
+	}
+	expect(`{"keys":1}`)
+	told = json.RawMessage(`{"keys":2}`)
+	if err := member.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(`{"keys":2}`)
 }
 
 func TestTheLifeOfLeasesIsAPropertyOfTheStore(t *testing.T) {
@@ -179,7 +205,7 @@ func TestTheLifeOfLeasesIsAPropertyOfTheStore(t *testing.T) {
 	}
 	again(InitConfig{LeaseTTL: 2 * time.Second}, 2*time.Second, "shortened while no worker runs")
 	again(InitConfig{}, 2*time.Second, "left as it is")
-	member, err := b.Member(t.Context(), "w one")
+	member, err := b.Member(t.Context(), "w one", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +285,7 @@ func TestAWatchOfTheLeasesSeesThemComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("gone acme.1 ")
-	if _, err := b.Member(t.Context(), "w.2"); err != nil {
+	if _, err := b.Member(t.Context(), "w.2", nil); err != nil {
 		t.Fatal(err)
 	}
 	want("held .0 w.2")

@@ -284,7 +284,7 @@ func inPadding(file []byte, at int) bool {
 
 func TestAnExportIsOfAQuietStore(t *testing.T) {
 	b := furnished(t)
-	member, err := b.Member(t.Context(), "w one")
+	member, err := b.Member(t.Context(), "w one", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,20 +1,32 @@
 package vault
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"github.com/tink-crypto/tink-go/v2/core/registry"
+	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// EnvMasterKeyset is the environment variable that names the keyset; errors
-// point to it.
-const EnvMasterKeyset = "USAGEBRIDGE_MASTER_KEYSET"
+// The environment variables that say where the keyset is and with what it is
+// encrypted there; errors point to them.
+const (
+	EnvMasterKeyset = "USAGEBRIDGE_MASTER_KEYSET"
+	EnvMasterKeyURI = "USAGEBRIDGE_MASTER_KEY_URI"
+)
 
-const maxKeysetBytes = 1 << 20
+const (
+	maxKeysetBytes = 1 << 20
+	// asidePattern is how files are named that hold a keyset until it is whole.
+	asidePattern = ".keyset-*"
+)
 
 // Source says where the master keyset is: in a file or, inline, in the
 // configuration itself. Exactly one of File and Inline is set.
@@ -23,6 +35,13 @@ type Source struct {
 	File string
 	// Inline is the keyset's JSON.
 	Inline Secret
+	// KeyURI names the key of a key management service with which the keyset
+	// is encrypted, such as hcvault://vault.example:8200/transit/keys/bridge.
+	// A keyset in clear is read all the same, until [File.Wrap] has encrypted
+	// it. Empty: the keyset is in clear.
+	KeyURI string
+	// KMS knows KeyURI; nil: one of those registered with Tink does.
+	KMS registry.KMSClient
 	// CreateIfMissing makes a new keyset where File does not exist. Only safe
 	// where nothing was sealed yet: a lost keyset cannot be made again.
 	CreateIfMissing bool
@@ -47,27 +66,56 @@ func Open(source Source) (*Vault, error) {
 		return nil, errors.New("no master keyset; set " + EnvMasterKeyset + " to its path or to its JSON")
 	case source.File != "" && !source.Inline.IsZero():
 		return nil, errors.New("two master keysets, a path and an inline one; set " + EnvMasterKeyset + " to one of them")
-	case source.File == "":
-		vault, err := openKeyset([]byte(source.Inline.Reveal()))
-		if err != nil {
-			return nil, fmt.Errorf("master keyset in %s %w", EnvMasterKeyset, err)
-		}
-		return vault, nil
 	}
-	if source.CreateIfMissing {
-		if err := createFile(source.File); err != nil {
+	if source.File != "" && source.CreateIfMissing {
+		if err := source.create(); err != nil {
 			return nil, fmt.Errorf("create master keyset %q: %w", source.File, err)
 		}
 	}
-	data, err := readFile(source.File)
+	r, err := source.read([sha256.Size]byte{})
 	if err != nil {
-		return nil, fmt.Errorf("master keyset %q: %w", source.File, err)
+		return nil, err
 	}
-	vault, err := openKeyset(data)
+	return &Vault{state: newState(source, r)}, nil
+}
+
+// where names the source in errors.
+func (s *Source) where() string {
+	if s.File == "" {
+		return "in " + EnvMasterKeyset
+	}
+	return strconv.Quote(s.File)
+}
+
+// bytes is the keyset as it lies there.
+func (s *Source) bytes() ([]byte, error) {
+	if s.File == "" {
+		return []byte(s.Inline.Reveal()), nil
+	}
+	data, err := readFile(s.File)
 	if err != nil {
-		return nil, fmt.Errorf("master keyset %q %w", source.File, err)
+		return nil, fmt.Errorf("master keyset %q: %w", s.File, err)
 	}
-	return vault, nil
+	return data, nil
+}
+
+// master is what a keyset that is encrypted is decrypted with.
+func (s *Source) master() (tink.AEAD, error) {
+	if s.KeyURI == "" {
+		return nil, errors.New("is an encrypted Tink keyset; set " + EnvMasterKeyURI + " to the key it is encrypted with, or give one in clear")
+	}
+	client := s.KMS
+	if client == nil {
+		var err error
+		if client, err = registry.GetKMSClient(s.KeyURI); err != nil {
+			return nil, fmt.Errorf("%s: no key management service is known for %q", EnvMasterKeyURI, s.KeyURI)
+		}
+	}
+	key, err := client.GetAEAD(s.KeyURI)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", EnvMasterKeyURI, err)
+	}
+	return key, nil
 }
 
 func readFile(path string) ([]byte, error) {
@@ -91,7 +139,7 @@ func readFile(path string) ([]byte, error) {
 	if info, err = file.Stat(); err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if Exposed(info) {
 		return nil, fmt.Errorf("may be used by others than its owner (mode %04o); run chmod 600 on it", info.Mode().Perm())
 	}
 	data, err := io.ReadAll(io.LimitReader(file, maxKeysetBytes+1))
@@ -104,14 +152,41 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// createFile makes the keyset unless the path exists. It is written aside and
+// Exposed says whether others than those who should may use a secret's file.
+// Any right of its group or of others is one too many, with one exception:
+// Kubernetes gives the files of a Secret to root, and lets another user read
+// them through the group of the pod (fsGroup). A process that is not root takes
+// such a file if its group can do nothing but read it.
+func Exposed(info fs.FileInfo) bool {
+	return exposed(info, os.Geteuid())
+}
+
+func exposed(info fs.FileInfo, reader int) bool {
+	const groupReads = 0o040
+	rights := info.Mode().Perm() & 0o077
+	owner, _, known := ownerOf(info)
+	if known && owner == 0 && reader > 0 {
+		rights &^= groupReads
+	}
+	return rights != 0
+}
+
+// create makes the keyset unless the path exists. It is written aside and
 // then linked into place: whoever sees the path sees a whole keyset, and of
 // several processes that start at once the first wins and the others read its.
-func createFile(path string) error {
+func (s *Source) create() error {
+	path := s.File
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	data, err := GenerateKeyset()
+	var wrap tink.AEAD
+	if s.KeyURI != "" {
+		var err error
+		if wrap, err = s.master(); err != nil {
+			return err
+		}
+	}
+	data, err := generateKeyset(wrap)
 	if err != nil {
 		return err
 	}
@@ -132,7 +207,7 @@ func createFile(path string) error {
 }
 
 func writeAside(dir string, data []byte) (path string, err error) {
-	file, err := os.CreateTemp(dir, ".keyset-*") // mode 0600
+	file, err := os.CreateTemp(dir, asidePattern) // mode 0600
 	if err != nil {
 		return "", err
 	}
