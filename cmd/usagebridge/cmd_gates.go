@@ -14,6 +14,7 @@ import (
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/vault"
 )
 
 // action is what an operator does, as the audit log has it.
@@ -100,21 +101,29 @@ partner has already stays as it is.`,
 
 func (c *cli) integrationsCredentials() *cobra.Command {
 	var vendorFile, partnerFile, oemFile, apiURL, why string
+	var overlap time.Duration
 	set := &cobra.Command{
 		Use:   "set VENDOR/ORGANIZATION",
 		Short: "Replace tokens or address; lifts the hold for bad credentials",
 		Long: `Replaces the tokens of an integration, and its API address if --api-url is given.
 Workers take the new ones at once. Both tokens are to be given: what is stored
 cannot be read back by a command. With another partner token or another address
-everything is sent again, as by resync: what is there may be new and empty.`,
+everything is sent again, as by resync: what is there may be new and empty.
+
+The former ones stay, sealed, for the time of --overlap: while the partner refuses
+the new ones with 401 but takes the former ones, calls go with these, and the new
+ones are tried once a minute. If the former ones have leaked, give --overlap 0.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var oemErr error
-			n := newIntegration{apiURL: apiURL}
+			n := newIntegration{apiURL: apiURL, overlap: overlap}
 			vendorToken, vendorErr := tokenFrom("--vendor-token-file", vendorFile)
 			partnerToken, partnerErr := tokenFrom("--partner-token-file", partnerFile)
 			if oemFile != "" {
 				n.oemToken, oemErr = tokenFrom("--oem-token-file", oemFile)
+			}
+			if overlap < 0 || overlap > maxOverlap {
+				oemErr = errors.Join(oemErr, fmt.Errorf("--overlap %v: want 0 to %v", overlap, maxOverlap))
 			}
 			if err := errors.Join(vendorErr, partnerErr, oemErr); err != nil {
 				return usageError{err}
@@ -129,6 +138,7 @@ everything is sent again, as by resync: what is there may be new and empty.`,
 	flags.StringVar(&vendorFile, "vendor-token-file", "", "file with the vendor token")
 	flags.StringVar(&partnerFile, "partner-token-file", "", "file with the partner token")
 	flags.StringVar(&oemFile, "oem-token-file", "", "file with the organization's OEM token, with which its status can be polled (default: as it is)")
+	flags.DurationVar(&overlap, "overlap", 24*time.Hour, "how long the former tokens are used if the partner refuses the new ones; 0: not at all, and they are not kept")
 	flags.StringVar(&apiURL, "api-url", "", "the API's new address (default: as it is)")
 	flags.StringVar(&why, "why", "", "the reason, kept in the audit log")
 	cmd := group("credentials", "Tokens and address of an integration, and its credentials at the platform", set, c.credentialsUpdate())
@@ -146,16 +156,14 @@ func (a *app) setCredentials(ctx context.Context, i *status.Integration, n newIn
 	if err != nil {
 		return "", "", err
 	}
-	before := i.Marks
-	former, unreadable := keys.Open(i.PartnerToken, i.Name())
+	before, address := i.Marks, or(n.apiURL, i.APIURL)
 	input := status.CredentialsReplaced
-	if unreadable != nil || former.Reveal() != n.partnerToken || n.apiURL != "" && n.apiURL != i.APIURL {
+	if elsewhere(keys, i.Name(), i.PartnerToken, n.partnerToken) || address != i.APIURL || i.Previous.Strayed() {
 		input = status.CredentialsRenewed
 	}
-	if n.apiURL != "" {
-		i.APIURL = n.apiURL
-	}
-	n.dialect, n.apiURL = i.Dialect, i.APIURL
+	n.dialect, n.apiURL = i.Dialect, address
+	n.keepPrevious(keys, i)
+	i.APIURL = address
 	if err := n.check(i); err != nil {
 		return "", "", err
 	}
@@ -163,7 +171,34 @@ func (a *app) setCredentials(ctx context.Context, i *status.Integration, n newIn
 		return "", "", err
 	}
 	err = seal(i, keys, n)
-	return input, marksOf(i.Marks) + "; before: " + marksOf(before), err
+	detail := marksOf(i.Marks) + "; before: " + marksOf(before)
+	if p := i.Previous; p != nil {
+		detail += "; kept until " + p.Until.Format(time.RFC3339)
+	}
+	return input, detail, err
+}
+
+// maxOverlap bounds how long former tokens are kept.
+const maxOverlap = 30 * 24 * time.Hour
+
+// elsewhere says whether a partner token differs from the one that is sealed.
+func elsewhere(keys *vault.Vault, name, sealed, token string) bool {
+	former, err := keys.Open(sealed, name)
+	return err != nil || former.Reveal() != token
+}
+
+// keepPrevious keeps the former credentials of the record for the overlap,
+// unless they are the same.
+func (n *newIntegration) keepPrevious(keys *vault.Vault, i *status.Integration) {
+	if !i.KeepPrevious(time.Now().UTC(), n.overlap) {
+		return
+	}
+	p := i.Previous
+	vendorToken, err := keys.Open(p.VendorToken, i.Name())
+	p.Elsewhere = p.APIURL != n.apiURL || elsewhere(keys, i.Name(), p.PartnerToken, n.partnerToken)
+	if same := err == nil && vendorToken.Reveal() == n.vendorToken && !p.Elsewhere; same || err != nil {
+		i.Previous = nil
+	}
 }
 
 var errNothingToDo = errors.New("nothing to do")

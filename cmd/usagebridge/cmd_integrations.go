@@ -30,9 +30,10 @@ type newIntegration struct {
 	vendor, organization      string
 	dialect, apiURL, status   string
 	vendorToken, partnerToken string
-	oemToken                  string // "": none
-	integrationID             string // the partner's own; "": not known
-	actor                     string // "": the person at the terminal
+	oemToken                  string        // "": none
+	integrationID             string        // the partner's own; "": not known
+	actor                     string        // "": the person at the terminal
+	overlap                   time.Duration // for which the former tokens are kept
 }
 
 func (c *cli) integrationsAdd() *cobra.Command {
@@ -274,13 +275,32 @@ type integrationView struct {
 	Gates       string        `json:"gates"`
 	HoldSince   *time.Time    `json:"hold_since,omitempty"`
 	HoldMessage string        `json:"hold_message,omitempty"`
+	Tokens      tokensView    `json:"tokens"`
+	Former      *formerView   `json:"former_tokens,omitempty"`
 	Created     time.Time     `json:"created"`
+}
+
+// tokensView is fingerprints of tokens.
+type tokensView struct {
+	Marks status.Marks `json:"fingerprints"`
+	InUse bool         `json:"in_use"`
+}
+
+// formerView is tokens that may be used until their overlap ends.
+type formerView struct {
+	tokensView
+
+	Until time.Time `json:"until"`
 }
 
 func view(i *status.Integration) integrationView {
 	v := integrationView{
 		Integration: i.Name(), Dialect: i.Dialect, APIURL: i.APIURL, Status: i.Status, Since: i.Since, Cause: i.Cause,
-		Gates: gates(i), HoldMessage: i.HoldMessage, Created: i.Created,
+		Gates: gates(i), HoldMessage: i.HoldMessage, Created: i.Created, Tokens: tokensView{Marks: i.Marks, InUse: true},
+	}
+	if p := i.Previous; p != nil {
+		v.Tokens.InUse = p.Used.IsZero()
+		v.Former = &formerView{tokensView: tokensView{Marks: p.Marks, InUse: !p.Used.IsZero()}, Until: p.Until}
 	}
 	if i.Hold != "" {
 		v.HoldSince = &i.HoldSince

@@ -116,9 +116,13 @@ func (p *picture) rows(now time.Time) [][]string {
 		{"gates", p.Gates},
 		{"api", i.Dialect + " " + i.APIURL},
 		{"added", ago(i.Created, now)},
+		{"tokens", marksOf(i.Marks)},
 	}
 	add := func(name, format string, args ...any) {
 		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
+	}
+	if former := i.Previous; former != nil {
+		add("former tokens", "%s, %s", marksOf(former.Marks), overlapState(former, now))
 	}
 	if p.PartnerID != "" {
 		add("partner's id", "%s", printable(p.PartnerID))
@@ -151,6 +155,18 @@ func (p *picture) rows(now time.Time) [][]string {
 		rows = append(rows, []string{name, what})
 	}
 	return rows
+}
+
+// overlapState says what former tokens are there for.
+func overlapState(p *status.Previous, now time.Time) string {
+	if !now.Before(p.Until) {
+		return "to be dropped"
+	}
+	left := span(p.Until.Sub(now).Round(time.Minute))
+	if p.Used.IsZero() {
+		return "not in use, kept for another " + left
+	}
+	return "in use, " + ago(p.Used, now) + " for the first time, for another " + left
 }
 
 // line says what the worker is doing.
@@ -189,6 +205,8 @@ func (p *picture) whatNow() (list []string) {
 	add(i.Paused, "paused (%s): nothing is sent until `usagebridge integrations resume %s`", or(printable(i.PausedWhy), "no reason given"), i.Name())
 	add(i.Hold == string(ledger.Unauthorized), "the partner refuses the tokens: get new ones and give them with "+
 		"`usagebridge integrations credentials set %s …`; nothing is sent until then and no figure is lost", i.Name())
+	add(i.Previous != nil && !i.Previous.Used.IsZero(), "the partner refuses the new tokens and still takes the former ones: ask when it will know the new ones, or set others with "+
+		"`usagebridge integrations credentials set %s …`", i.Name())
 	add(i.Hold == string(ledger.Anomaly), "the partner refuses with the words above: check the API address, or ask the platform; it is probed now and then")
 	if v := p.Lane; v != nil {
 		add(v.Down || v.Cause == delivery.Unavailable, "the partner's server does not answer; it is tried with single calls until it does: tell the platform if it lasts")

@@ -19,6 +19,7 @@ import (
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/ledger"
+	"github.com/usagebridge/usagebridge/pkg/vault"
 )
 
 // healthy is the evidence of a cluster on which nothing is wrong.
@@ -138,6 +139,14 @@ func TestEachCheckKnowsWhatIsWrong(t *testing.T) {
 			"store.keyset", stepSkipped, "none yet", ""},
 		{"the keyset is another", func(e *evidence) { e.keyset.closed = map[string]error{"acme/msp-1": errors.New("key 1 is not in it")} },
 			"store.keyset", stepFailed, "key 1 is not in it", "credentials set acme/msp-1"},
+		{"a rotation was broken off", func(e *evidence) {
+			e.keyset.keys = []vault.Key{{ID: 7, State: vault.Old}, {ID: 8, State: vault.Primary}}
+		},
+			"store.keyset", stepWarning, "key 7 (old), key 8 (primary)", "`usagebridge keys rotate`"},
+		{"a worker cannot use its file", func(e *evidence) { e.keyset.workers = map[string]*keyNote{"w1": {Complaint: "is not JSON"}} },
+			"store.keyset", stepWarning, "is not JSON", "right keyset into its file"},
+		{"a worker is of an older version", func(e *evidence) { e.keyset.workers = map[string]*keyNote{"w1": nil} },
+			"store.keyset", stepWarning, "does not tell which keys", "update it"},
 		{"the statement key is gone", func(e *evidence) { e.statement = keyFacts{err: fs.ErrNotExist} },
 			"store.statement_key", stepFailed, "not exist", "USAGEBRIDGE_STATEMENT_KEY_FILE"},
 		{"the statement key is not made yet", func(e *evidence) { e.statement = keyFacts{err: fs.ErrNotExist, made: true} },
@@ -278,6 +287,10 @@ func TestEachCheckKnowsWhatIsWrong(t *testing.T) {
 			"integrations.gates", stepWarning, "paused: moving", "integrations resume acme/msp-1"},
 		{"tokens are refused", func(e *evidence) { integration(e).Hold = string(ledger.Unauthorized) },
 			"integrations.gates", stepFailed, "refused the tokens", "credentials set acme/msp-1"},
+		{"new tokens are not known yet", func(e *evidence) {
+			integration(e).Previous = &status.Previous{Until: e.now.Add(time.Hour), Used: e.now}
+		},
+			"integrations.gates", stepWarning, "former ones until", "credentials set acme/msp-1"},
 		{"something else answers", func(e *evidence) {
 			integration(e).Hold, integration(e).HoldMessage = string(ledger.Anomaly), "a login page"
 		},

@@ -93,6 +93,9 @@ func judgeIntegration(i *status.Integration, now time.Time) (f symptom, closed b
 		f.verdict = stepFailed
 		f.observed = fmt.Sprintf("held (%s) %s: %s", i.Hold, ago(i.HoldSince, now), cut(i.HoldMessage, 80))
 		f.mend = "check its address with `usagebridge integrations test " + i.Name() + "`, or ask the platform"
+	case i.Overlapping(now) && !i.Previous.Used.IsZero():
+		f.observed = "the partner refuses the new tokens; calls go with the former ones until " + i.Previous.Until.UTC().Format(time.RFC3339)
+		f.mend = "ask the platform when it will know the new ones, or `usagebridge integrations credentials set " + i.Name() + " …` with others"
 	case !i.Status.Ready():
 		f.observed = fmt.Sprintf("status %s (%s): its counts wait", i.Status, ago(i.Since, now))
 		f.mend = "`usagebridge integrations show " + i.Name() + "` says who has to do what"

@@ -241,6 +241,7 @@ func (e *engine) run(ctx context.Context) error {
 	group.Go(func() error { return e.replays(ctx) })
 	group.Go(func() error { e.survey.run(ctx); return nil })
 	group.Go(func() error { e.followKeys(ctx); return nil })
+	group.Go(func() error { e.endOverlaps(ctx); return nil })
 	group.Go(func() error { tidyAfterTakeOver(ctx, e.worker.Keys, debug.FreeOSMemory); return nil })
 	if statuses != nil {
 		group.Go(func() error { return statuses.run(ctx) })
@@ -308,7 +309,7 @@ func (e *engine) link(i *status.Integration) delivery.Link {
 		e.app.log.Error("integration cannot be used", "vendor", i.Vendor, "organization", i.Organization, "err", err)
 		return link
 	}
-	p := partner{client}
+	p := partner{client: client, overlap: e.overlap(i, client)}
 	link.Partner = p
 	if client.Can(vendorapi.Reading) {
 		link.Reader = p
@@ -334,16 +335,21 @@ func (e *engine) host(address string) *delivery.Host {
 }
 
 func (e *engine) client(i *status.Integration) (*vendorapi.Client, error) {
-	vendorToken, err := e.vault.Open(i.VendorToken, i.Name())
+	return e.clientOf(i, i.APIURL, i.VendorToken, i.PartnerToken)
+}
+
+// clientOf makes a client of sealed tokens and the address to which they go.
+func (e *engine) clientOf(i *status.Integration, address, sealedVendor, sealedPartner string) (*vendorapi.Client, error) {
+	vendorToken, err := e.vault.Open(sealedVendor, i.Name())
 	if err != nil {
 		return nil, fmt.Errorf("open the vendor token of %s: %w", i.Name(), err)
 	}
-	partnerToken, err := e.vault.Open(i.PartnerToken, i.Name())
+	partnerToken, err := e.vault.Open(sealedPartner, i.Name())
 	if err != nil {
 		return nil, fmt.Errorf("open the partner token of %s: %w", i.Name(), err)
 	}
 	return vendorapi.New(vendorapi.Config{
-		BaseURL:     i.APIURL,
+		BaseURL:     address,
 		Dialect:     vendorapi.Dialect(i.Dialect),
 		Credentials: vendorapi.NewCredentials(vendorToken.Reveal(), partnerToken.Reveal()),
 		Transport:   e.transport,

@@ -15,12 +15,27 @@ import (
 )
 
 // partner makes a lane's calls through the Vendor-API (delivery.Partner).
-type partner struct{ client *vendorapi.Client }
+type partner struct {
+	client  *vendorapi.Client
+	overlap *overlap // nil: there are no other credentials than the client's
+}
+
+// call makes one call, with the credentials that the partner takes.
+func (p partner) call(ctx context.Context, do func(context.Context, *vendorapi.Client) delivery.Answer) delivery.Answer {
+	if p.overlap == nil {
+		return do(ctx, p.client)
+	}
+	return p.overlap.call(ctx, do)
+}
 
 // Send posts an account, a service or a count.
 func (p partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
+	return p.call(ctx, func(ctx context.Context, client *vendorapi.Client) delivery.Answer { return send(ctx, client, t) })
+}
+
+func send(ctx context.Context, client *vendorapi.Client, t delivery.Task) delivery.Answer {
 	if t.Key.Kind == ledger.Count {
-		return answer(p.client.PostCount(ctx, vendorapi.Count{
+		return answer(client.PostCount(ctx, vendorapi.Count{
 			AccountID: t.Key.Account,
 			ServiceID: t.Key.Service,
 			Units:     json.Number(event.Units(t.Figure.Value.Units).String()),
@@ -32,9 +47,9 @@ func (p partner) Send(ctx context.Context, t delivery.Task) delivery.Answer {
 		return delivery.Answer{Class: delivery.Rejected, Message: err.Error(), At: time.Now()}
 	}
 	if t.Key.Kind == ledger.Account {
-		return answer(p.client.PostAccount(ctx, account(t, properties)))
+		return answer(client.PostAccount(ctx, account(t, properties)))
 	}
-	return answer(p.client.PostService(ctx, vendorapi.Service{
+	return answer(client.PostService(ctx, vendorapi.Service{
 		ID: t.Key.Service, Name: properties.Name, Description: properties.Description,
 	}))
 }
@@ -55,32 +70,43 @@ func (p partner) SendAccounts(ctx context.Context, tasks []delivery.Task) delive
 		}
 		accounts[i] = account(t, properties)
 	}
-	return answer(p.client.PostAccounts(ctx, accounts))
+	return p.call(ctx, func(ctx context.Context, client *vendorapi.Client) delivery.Answer {
+		return answer(client.PostAccounts(ctx, accounts))
+	})
 }
 
 // SetMapping tells the partner that the catalog is posted.
 func (p partner) SetMapping(ctx context.Context) delivery.Answer {
-	result, err := p.client.SetMapping(ctx)
-	a := answer(result.Result, err)
-	a.Observed, a.IntegrationID = result.Status, result.IntegrationID
-	return a
+	return p.call(ctx, func(ctx context.Context, client *vendorapi.Client) delivery.Answer {
+		result, err := client.SetMapping(ctx)
+		a := answer(result.Result, err)
+		a.Observed, a.IntegrationID = result.Status, result.IntegrationID
+		return a
+	})
 }
 
 // ReadStatus asks for the status, and shows whether the tokens are good
 // (delivery.Reader).
 func (p partner) ReadStatus(ctx context.Context) delivery.Answer {
-	seen, result, err := p.client.Organization(ctx)
-	a := answer(result, err)
-	a.Observed, a.IntegrationID = seen.Status, seen.IntegrationID
-	return a
+	return p.call(ctx, func(ctx context.Context, client *vendorapi.Client) delivery.Answer {
+		seen, result, err := client.Organization(ctx)
+		a := answer(result, err)
+		a.Observed, a.IntegrationID = seen.Status, seen.IntegrationID
+		return a
+	})
 }
 
 // ReadAccounts asks for the accounts (delivery.Reader). Gradient takes counts
 // for what is mapped as soon as anything is, and has no word for that: it is
 // what we call pending.
 func (p partner) ReadAccounts(ctx context.Context, seen string) (delivery.Sight, delivery.Answer) {
-	accounts, result, err := p.client.ListAccounts(ctx, true)
-	a := answer(result, err)
+	var accounts []vendorapi.ListedAccount
+	a := p.call(ctx, func(ctx context.Context, client *vendorapi.Client) delivery.Answer {
+		var result vendorapi.Result
+		var err error
+		accounts, result, err = client.ListAccounts(ctx, true)
+		return answer(result, err)
+	})
 	a.Observed = seen
 	sight := delivery.Sight{
 		Mapped:    make(map[string]bool, len(accounts)),

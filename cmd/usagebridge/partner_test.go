@@ -41,7 +41,7 @@ func lead(t *testing.T, dialect vendorapi.Dialect) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := partner{client}
+	p := partner{client: client}
 	properties, err := catalog.Properties{Name: "Miller & Söhne", ExternalID: "x-1"}.Value()
 	if err != nil {
 		t.Fatal(err)

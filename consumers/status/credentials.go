@@ -28,10 +28,14 @@ type Previous struct {
 	Used time.Time `json:"used,omitzero"`
 }
 
+// Strayed says that figures may have gone elsewhere, since calls went with these
+// credentials: whoever drops them has everything sent again. Nil has none.
+func (p *Previous) Strayed() bool { return p != nil && p.Elsewhere && !p.Used.IsZero() }
+
 // KeepPrevious keeps the credentials of the record, which are about to be
 // replaced, for so long; 0: not at all. Not worth keeping are those that the
 // partner refuses: if it takes the previous ones instead, these are kept on. It
-// says whether there are any now.
+// says whether there are any now. See [Previous.Strayed].
 func (i *Integration) KeepPrevious(now time.Time, overlap time.Duration) bool {
 	former, overlapping := i.Previous, i.Overlapping(now)
 	i.Previous = nil
@@ -53,29 +57,28 @@ func (i *Integration) Overlapping(now time.Time) bool {
 	return i.Previous != nil && now.Before(i.Previous.Until)
 }
 
-// UsePrevious notes that the partner refuses the credentials whose fingerprint
-// is given, and takes the previous ones. It is to be stored before anything is
-// recorded as delivered that went with them. changed is false if the record has
-// others, or has noted it.
-func (i *Integration) UsePrevious(credentials string, o Observation) (changed bool) {
-	if i.Credentials != credentials || i.Previous == nil || !i.Previous.Used.IsZero() {
+// UsePrevious notes that the partner refuses the present credentials and takes
+// the previous ones. It is to be stored before anything is recorded as
+// delivered that went with them. changed is false if it has been noted.
+func (i *Integration) UsePrevious(o Observation) (changed bool) {
+	if i.Previous == nil || !i.Previous.Used.IsZero() {
 		return false
 	}
 	i.Previous.Used = o.At
 	return true
 }
 
-// UsePresent notes that the partner takes the credentials whose fingerprint is
-// given, after the previous ones had been used. If these led elsewhere,
-// everything is sent again, and t is to be put on record.
-func (i *Integration) UsePresent(credentials string, o Observation) (t Transition, changed bool) {
-	if i.Credentials != credentials || i.Previous == nil || i.Previous.Used.IsZero() {
+// UsePresent notes that the partner takes the present credentials after the
+// previous ones had been used. If these led elsewhere, everything is sent
+// again, and t is to be put on record.
+func (i *Integration) UsePresent(o Observation) (t Transition, changed bool) {
+	if i.Previous == nil || i.Previous.Used.IsZero() {
 		return Transition{}, false
 	}
-	i.Previous.Used = time.Time{}
-	if i.Previous.Elsewhere {
+	if i.Previous.Strayed() {
 		t, _ = i.Take(CredentialsRenewed, o)
 	}
+	i.Previous.Used = time.Time{}
 	return t, true
 }
 
@@ -86,7 +89,7 @@ func (i *Integration) EndOverlap(o Observation) (t Transition, changed bool) {
 	if i.Previous == nil || o.At.Before(i.Previous.Until) {
 		return Transition{}, false
 	}
-	t, _ = i.UsePresent(i.Credentials, o)
+	t, _ = i.UsePresent(o)
 	i.Previous = nil
 	return t, true
 }

@@ -210,19 +210,21 @@ func TestARecordIsFlatAndReadsBackTheSame(t *testing.T) {
 		Standing: status.Standing{Status: status.Mapping, Announced: true, Generation: 2, Paused: true, Hold: "anomaly"},
 		Since:    noon, Cause: "mapping_announced", GenerationSince: noon, PausedWhy: "tea", HoldSince: noon, HoldMessage: "no",
 		Transitions: 7, VendorToken: "v", PartnerToken: "p", OEMToken: "o", Credentials: "c", Created: noon,
+		Marks:    status.Marks{Vendor: "mv", Partner: "mp", OEM: "mo"},
+		Previous: &status.Previous{APIURL: "https://y.example/api", VendorToken: "v0", PartnerToken: "p0", Until: noon, Elsewhere: true, Used: noon},
 	}
 	text, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got status.Integration
-	if err := json.Unmarshal(text, &got); err != nil || got != want {
+	if err := json.Unmarshal(text, &got); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read back: got %+v and %v, want %+v", got, err, want)
 	}
 	keys := fields(t, text)
 	all := []string{
 		"announced", "api_url", "cause", "created", "credentials", "dialect", "generation", "generation_since", "hold", "hold_message", "hold_since",
-		"integration_id", "oem_token", "organization", "partner_token", "paused", "paused_why", "since", "status", "transitions", "vendor", "vendor_token",
+		"integration_id", "marks", "oem_token", "organization", "partner_token", "paused", "paused_why", "previous", "since", "status", "transitions", "vendor", "vendor_token",
 	}
 	if !slices.Equal(keys, all) {
 		t.Errorf("fields: got %v, want %v", keys, all)
