@@ -135,7 +135,7 @@ func (a *app) addIntegration(ctx context.Context, n newIntegration) error {
 		return fmt.Errorf("add integration %s: %w", name, err)
 	}
 	recorded := status.Record(ctx, statusLog{a.broker}, n.vendor, n.organization, i.Since, begun)
-	audited := a.audit(ctx, action{Actor: operator(), Action: "integration added", Integration: name, Detail: marksOf(i.Marks), At: i.Created})
+	audited := a.audit(ctx, action{Actor: or(n.actor, operator()), Action: "integration added", Integration: name, Detail: marksOf(i.Marks), At: i.Created})
 	if err := errors.Join(recorded, audited); err != nil {
 		return fmt.Errorf("integration %s was added, but that is not on record: %w", name, err)
 	}

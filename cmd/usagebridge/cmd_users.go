@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usagebridge/usagebridge/pkg/oemapi"
+	"github.com/usagebridge/usagebridge/pkg/vault"
 	"github.com/usagebridge/usagebridge/pkg/vendorapi"
 )
 
@@ -134,7 +135,7 @@ func (c *cli) addUser(ctx context.Context, t *tenant, u *platformUser) error {
 		done.Detail += "; its OEM token was not stored"
 		err = fmt.Errorf("integration %s: %s was added, but the organization's OEM token was not stored: %w\n→ the same command again asks for it again", name, printable(u.email), err)
 	case kept:
-		done.Detail += "; the organization's OEM token was stored"
+		done.Detail += "; the organization's OEM token was stored, fingerprint " + t.vault.Mark(vault.NewSecret(answer.Token.Reveal()), name)
 	}
 	if auditErr := t.record(ctx, done, nil); err != nil || auditErr != nil {
 		return errors.Join(err, auditErr)

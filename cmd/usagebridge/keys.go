@@ -11,6 +11,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/usagebridge/usagebridge/consumers/onboarding"
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/vault"
@@ -23,9 +26,17 @@ func (a *app) places(ctx context.Context) ([]vault.Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []vault.Place{
+	places := []vault.Place{
 		sealedRecords[status.Integration]{name: broker.BucketIntegrations, bucket: integrations, fields: integrationFields},
-	}, nil
+	}
+	onboardings, err := a.onboardings(ctx)
+	if errors.Is(err, jetstream.ErrBucketNotFound) { // of a store that an older version set up
+		return places, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(places, sealedRecords[onboarding.Record]{name: broker.BucketOnboardings, bucket: onboardings, fields: onboardingFields}), nil
 }
 
 // sealedRecords is a bucket whose records have sealed fields (vault.Place).
@@ -39,6 +50,14 @@ func integrationFields(i *status.Integration) []vault.Field {
 	var fields []vault.Field
 	for _, s := range i.Sealed() {
 		fields = append(fields, vault.Field{Name: i.Name() + " " + s.Name, Owner: i.Name(), Text: s.Text})
+	}
+	return fields
+}
+
+func onboardingFields(r *onboarding.Record) []vault.Field {
+	var fields []vault.Field
+	for _, text := range r.Sealed() {
+		fields = append(fields, vault.Field{Name: "onboarding of " + r.Name(), Owner: r.Name(), Text: text})
 	}
 	return fields
 }

@@ -70,7 +70,7 @@ func (c *cli) withTenant(ctx context.Context, name string, do func(context.Conte
 		if i.Dialect != string(vendorapi.MSPCentric) {
 			return usagef("integration %s: a platform of the dialect %s has no OEM-API", name, i.Dialect)
 		}
-		keys, err := a.vault(ctx)
+		keys, err := a.sealer(ctx)
 		if err != nil {
 			return err
 		}
@@ -192,7 +192,9 @@ func (t *tenant) storeOEMToken(ctx context.Context, token oemapi.Secret) error {
 		} else if stored.Reveal() != "" && stored.Reveal() != token.Reveal() {
 			return errors.New("another OEM token was stored at the same time, and stays")
 		}
-		i.OEMToken, err = t.vault.Seal(vault.NewSecret(token.Reveal()), i.Name())
+		secret := vault.NewSecret(token.Reveal())
+		i.Marks.OEM = t.vault.Mark(secret, i.Name())
+		i.OEMToken, err = t.vault.Seal(secret, i.Name())
 		return err
 	})
 	if err != nil {

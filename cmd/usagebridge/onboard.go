@@ -12,7 +12,6 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/usagebridge/usagebridge/consumers/onboarding"
 	"github.com/usagebridge/usagebridge/consumers/status"
@@ -40,7 +39,7 @@ func (a *app) onboarder(ctx context.Context) (*onboarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := a.vault(ctx)
+	keys, err := a.sealer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +56,7 @@ func (o *onboarder) config() onboarding.Config {
 		Vault:       o.vault,
 		Register:    o.register,
 		Audit:       o.app.auditOnboarding,
-		Fingerprint: func(s vault.Secret) string { return fingerprint(o.vault, s) },
+		Fingerprint: o.vault.Mark,
 		Now:         time.Now,
 	}
 }
@@ -330,7 +329,7 @@ func (o *onboarder) gift(q *asked) (*onboarding.Gift, error) {
 		g.Credentials[label], all = sealed, append(all, err)
 	}
 	if g.OEMToken != "" {
-		g.Fingerprint = fingerprint(o.vault, q.oemToken)
+		g.Fingerprint = o.vault.Mark(q.oemToken, q.Name())
 	}
 	return g, errors.Join(all...)
 }
@@ -413,21 +412,4 @@ func (o *onboarder) drive(ctx context.Context, vendor, organization string, d dr
 		case <-time.After(pause):
 		}
 	}
-}
-
-// sealedOnboardings says whether an onboarding holds sealed tokens. A store of an
-// older version has none.
-func (a *app) sealedOnboardings(ctx context.Context) (bool, error) {
-	bucket, err := a.onboardings(ctx)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	all, err := bucket.All(ctx)
-	if err != nil {
-		return false, fmt.Errorf("list onboardings: %w", err)
-	}
-	return len(all) > 0, nil
 }

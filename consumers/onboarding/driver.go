@@ -89,8 +89,8 @@ type Config struct {
 	Register func(ctx context.Context, r Registration) error
 	// Audit puts a step on record; repeated for the same deed it may do so again.
 	Audit func(ctx context.Context, d Deed) error
-	// Fingerprint names a secret without giving it away.
-	Fingerprint func(vault.Secret) string
+	// Fingerprint names a secret of an integration without giving it away.
+	Fingerprint func(secret vault.Secret, name string) string
 	Now         func() time.Time
 }
 
@@ -232,14 +232,14 @@ func (d *Driver) sealed(r *Record, secret vault.Secret, err error) (a Answer) {
 		a.Failure = &CallError{Class: Unreadable, Unknown: true, Err: err}
 		return a
 	}
-	a.Fingerprint = d.config.Fingerprint(secret)
+	a.Fingerprint = d.config.Fingerprint(secret, r.Name())
 	return a
 }
 
 func (d *Driver) integrate(ctx context.Context, platform Platform, r *Record, token vault.Secret) (a Answer) {
 	n := NewIntegration{Vendor: r.PlatformVendorID, Organization: r.Organization, Kind: r.Kind, Credentials: map[string]vault.Secret{}}
 	for label, ciphertext := range r.Secrets {
-		secret, err := d.config.Vault.Open(ciphertext, r.Name())
+		secret, err := d.config.Vault.Open(*ciphertext, r.Name())
 		if err != nil {
 			return unopened(fmt.Sprintf("credential %q", label), err)
 		}

@@ -39,7 +39,7 @@ func adopting(r *onboarding.Record) { r.Adopt = true }
 func lost(r *onboarding.Record) { r.Lost = true }
 
 func ofCredentials(r *onboarding.Record) {
-	r.Kind, r.Secrets = onboarding.Credentials, map[string]string{"API key": "sealed"}
+	r.Kind, r.Secrets = onboarding.Credentials, map[string]*string{"API key": new("sealed")}
 }
 
 func given(r *onboarding.Record) { r.PartnerToken = "sealed-given" }
@@ -214,9 +214,9 @@ func TestAVendorIsChosenOrAPersonToldWhich(t *testing.T) {
 			r := at(onboarding.StepVendor)
 			r.PlatformVendor = test.wish
 			if test.labels != nil {
-				r.Kind, r.Secrets = onboarding.Credentials, map[string]string{}
+				r.Kind, r.Secrets = onboarding.Credentials, map[string]*string{}
 				for _, label := range test.labels {
-					r.Secrets[label] = "sealed"
+					r.Secrets[label] = new("sealed")
 				}
 			}
 			_, action, err := r.Begin(ann, noon)

@@ -68,10 +68,10 @@ type Record struct {
 
 	// Sealed for the onboarding's name. All but the OEM token, which every link
 	// needs, are removed once the integration is registered.
-	VendorToken  string            `json:"vendor_token,omitempty"`
-	OEMToken     string            `json:"oem_token,omitempty"`
-	PartnerToken string            `json:"partner_token,omitempty"`
-	Secrets      map[string]string `json:"credentials,omitempty"` // by label
+	VendorToken  string             `json:"vendor_token,omitempty"`
+	OEMToken     string             `json:"oem_token,omitempty"`
+	PartnerToken string             `json:"partner_token,omitempty"`
+	Secrets      map[string]*string `json:"credentials,omitempty"` // by label
 
 	// Problem, Message and Failed say why it did not go on, and since when; empty
 	// while nothing is wrong.
@@ -256,11 +256,24 @@ func (r *Record) Take(g *Gift, actor string, now time.Time) {
 	}
 	if !r.done(StepIntegration) {
 		if len(g.Credentials) > 0 {
-			r.Secrets = g.Credentials
+			r.Secrets = map[string]*string{}
+			for label, ciphertext := range g.Credentials {
+				r.Secrets[label] = &ciphertext
+			}
 		}
 		r.Adopt = r.Adopt || g.Adopt
 	}
 	if g.PartnerToken != "" && (r.Kind == Credentials || !r.done(StepIntegration)) {
 		r.PartnerToken = g.PartnerToken
 	}
+}
+
+// Sealed are the ciphertexts of the record, none of them empty, for whoever seals
+// them anew. All are sealed for its name.
+func (r *Record) Sealed() []*string {
+	all := []*string{&r.VendorToken, &r.OEMToken, &r.PartnerToken}
+	for _, label := range r.Labels() {
+		all = append(all, r.Secrets[label])
+	}
+	return slices.DeleteFunc(all, func(ciphertext *string) bool { return *ciphertext == "" })
 }

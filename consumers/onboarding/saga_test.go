@@ -109,7 +109,7 @@ func (w *world) driver() *onboarding.Driver {
 		Audit: func(_ context.Context, d onboarding.Deed) error {
 			return w.happen("audit", func() error { w.audited[d.Step]++; return nil })
 		},
-		Fingerprint: func(s vault.Secret) string { return fmt.Sprint(len(s.Reveal())) },
+		Fingerprint: func(s vault.Secret, _ string) string { return fmt.Sprint(len(s.Reveal())) },
 		Now:         func() time.Time { w.now = w.now.Add(time.Second); return w.now },
 	})
 }
