@@ -37,6 +37,7 @@ type Config struct {
 
 	Listen           string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"Address of metrics, health and ingest."`
 	InformSecretFile string `envconfig:"INFORM_SECRET_FILE" desc:"Path of a file with the last part of the Inform webhook's address, /inform/v1/VENDOR/SECRET. Empty: no webhook."`
+	APITokenFile     string `envconfig:"API_TOKEN_FILE" desc:"Path of a file with the bearer token of /api/v1/onboardings, which takes and shows onboardings. Empty: no such addresses."`
 	WorkerID         string `envconfig:"WORKER_ID" desc:"Name of this worker in leases, dead letters and the sync log. Empty: host name and process id."`
 
 	PartnerRate        float64       `envconfig:"PARTNER_RATE" default:"50" desc:"Calls per second for each integration; 0: no limit."`

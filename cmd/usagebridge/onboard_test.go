@@ -7,13 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -389,4 +392,105 @@ func TestTwoWhoOnboardAtTheSameTimeMakeOneOfEach(t *testing.T) {
 		t.Errorf("got %v made, want one organization, one integration and a link for each", made)
 	}
 	s.settled("msp-1")
+}
+
+// post sends an onboarding to a worker's API.
+func (s *onboardSite) post(address, token, body string) (int, string) {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+address+"/api/v1/onboardings", strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	client := &http.Client{}
+	defer client.CloseIdleConnections()
+	answer, err := client.Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
+}
+
+func TestAnOnboardingOverHTTPGivesItsLinkOnceAndSaysWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	s := newOnboardSite(t)
+	s.app.config.APITokenFile = filepath.Join(t.TempDir(), "api.token")
+	if err := os.WriteFile(s.app.config.APITokenFile, []byte("api-s3cret-token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address, stop := serveApp(t, s.app)
+	token, _ := json.Marshal(onboardVendorToken)
+	own := `,"vendorToken":` + string(token)
+	body := func(organization, more string) string {
+		return `{"vendorId":"acme","organizationId":"` + organization + `","organizationName":"Name of ` + organization + `","email":"ann@contoso.example","firstName":"Ann","lastName":"Ott",` +
+			`"vendorUserId":"u-` + organization + `"` + more + `}`
+	}
+	var said []string
+	for _, test := range []struct {
+		name, token, body string
+		fault             [2]string
+		status            int
+		want              string
+	}{
+		{"another token", "wrong", body("msp-1", own), [2]string{}, http.StatusUnauthorized, "Bearer"},
+		{"a new one", "api-s3cret-token", body("msp-1", own), [2]string{}, http.StatusCreated, `"state":"done","step":"session"`},
+		{"a new link", "api-s3cret-token", body("msp-1", own), [2]string{}, http.StatusCreated, `"magicLink":"https://platform.example/magic/u-msp-1-2"`},
+		{"other values", "api-s3cret-token", body("msp-1", own+`,"platformVendorId":"pv-2"`), [2]string{}, http.StatusConflict, `"pointer":"/platformVendorId","reason":"invalid","problem":"is \"pv-2\", recorded is \"pv-1\""`},
+		{"credentials of an external one", "api-s3cret-token", body("msp-2", own+`,"kind":"external","credentials":{"API key":"x"}`), [2]string{}, http.StatusUnprocessableEntity, `"pointer":"/credentials"`},
+		{"another vendor", "api-s3cret-token", strings.Replace(body("msp-2", own), `"acme"`, `"other"`, 1), [2]string{}, http.StatusConflict, `usagebridge init --vendor other`},
+		{"its answer is lost", "api-s3cret-token", body("msp-3", own), [2]string{"/integration", oemGarbles}, http.StatusAccepted, `"state":"open","step":"integration"`},
+		{"the key is lost", "api-s3cret-token", body("msp-3", own), [2]string{}, http.StatusConflict, `send the same request again with partnerToken`},
+		{"the client is refused", "api-s3cret-token", body("msp-4", own), [2]string{"/organization", "401"}, http.StatusBadGateway, "does not let this client in"},
+		{"the vendor token of another", "api-s3cret-token", body("msp-5", `,"vendorTokenOf":"msp-1"`), [2]string{}, http.StatusCreated, `"magicLink"`},
+		{"the vendor token of nobody", "api-s3cret-token", body("msp-6", `,"vendorTokenOf":"msp-9"`), [2]string{}, http.StatusUnprocessableEntity, `"pointer":"/vendorTokenOf"`},
+	} {
+		if test.fault[0] != "" {
+			s.platform.faults[test.fault[0]] = []string{test.fault[1]}
+		}
+		status, text := s.post(address, test.token, test.body)
+		if status != test.status || !strings.Contains(text, test.want) {
+			t.Errorf("%s: got %d %s, want %d with %s", test.name, status, text, test.status, test.want)
+		}
+		if !strings.Contains(text, "magicLink") {
+			said = append(said, text)
+		}
+	}
+	s.settled("msp-1")
+	s.settled("msp-5")
+	list, err := s.app.tellOnboardings(t.Context(), "", "")
+	if err != nil || len(list) != 4 || list[1].State != "lost" || list[0].MagicLink != "" {
+		t.Errorf("got %+v, %v; want four onboardings without links, the second of them lost", list, err)
+	}
+	stop()
+	s.hidden(append(said, fmt.Sprint(list))...)
+}
+
+// serveApp runs a worker until the test ends, or stop is called.
+func serveApp(t *testing.T, a *app) (address string, stop func()) {
+	t.Helper()
+	registry := newRegistry()
+	e, err := newEngine(t.Context(), a, registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- e.runWith(ctx, listener, registry) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("worker ended with %v, want no error", err)
+		}
+	})
+	t.Cleanup(stop)
+	return listener.Addr().String(), stop
 }

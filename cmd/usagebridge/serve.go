@@ -27,7 +27,11 @@ const setupPoll = 2 * time.Second
 
 // runWith works until ctx ends and serves HTTP on the listener meanwhile.
 func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *prometheus.Registry) error {
-	secret, err := e.app.informSecret()
+	secret, err := e.app.listenerSecret("INFORM_SECRET_FILE", e.app.config.InformSecretFile)
+	if err != nil {
+		return err
+	}
+	token, err := e.app.listenerSecret("API_TOKEN_FILE", e.app.config.APITokenFile)
 	if err != nil {
 		return err
 	}
@@ -41,6 +45,9 @@ func (e *engine) runWith(ctx context.Context, listener net.Listener, registry *p
 
 		Inform:       e.app.inform,
 		InformSecret: secret,
+		APIToken:     token,
+		Onboard:      e.app.onboardByAPI,
+		Onboardings:  e.app.tellOnboardings,
 		Tracer:       e.app.tracer,
 	})
 	group, ctx := errgroup.WithContext(ctx)
@@ -59,14 +66,15 @@ func (e *engine) ready() error {
 
 var errNotConnected = errors.New("not connected to NATS")
 
-// informSecret is the secret in the webhook's address, "" when there is none.
-func (a *app) informSecret() (string, error) {
-	if a.config.InformSecretFile == "" {
+// listenerSecret is the secret in the file that a variable names, "" when there is
+// none: of the webhook's address, or of the API.
+func (a *app) listenerSecret(variable, path string) (string, error) {
+	if path == "" {
 		return "", nil
 	}
-	secret, err := readSecretFile(a.config.InformSecretFile)
+	secret, err := readSecretFile(path)
 	if err != nil {
-		return "", usagef("%s_INFORM_SECRET_FILE: %w", envPrefix, err)
+		return "", usagef("%s_%s: %w", envPrefix, variable, err)
 	}
 	return secret, nil
 }

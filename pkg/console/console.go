@@ -1,13 +1,14 @@
 // Package console is everything that comes in over HTTP: the ingest endpoint
-// for CloudEvents, the partner's Inform webhook, metrics, health, and a page
-// that lists them. It decides
+// for CloudEvents, the partner's Inform webhook, onboardings, metrics, health, and
+// a page that lists them. It decides
 // whether a request is well formed and which answer it gets, every refusal as
 // problem+json (RFC 9457) with all that is wrong and what would be right.
 //
 // It deliberately knows no NATS, no ledger and no partner: events leave
 // through Config.Publish. It does not know who asks either: but for the
-// secret in the webhook's path it authenticates nobody, so what it listens on
-// decides who may publish.
+// secret in the webhook's path, and the token without which there are no
+// onboardings, it authenticates nobody, so what it listens on decides who may
+// publish.
 package console
 
 import (
@@ -27,7 +28,7 @@ import (
 )
 
 // Config is what a Console works with. All fields but Limits, Inform,
-// InformSecret and Tracer are required.
+// InformSecret, those of the API and Tracer are required.
 type Config struct {
 	Gatherer   prometheus.Gatherer   // what /metrics shows
 	Registerer prometheus.Registerer // takes the Console's own metrics
@@ -59,6 +60,18 @@ type Config struct {
 	// webhook. It is compared in constant time and never logged.
 	InformSecret string
 
+	// APIToken lets in who asks for onboardings. Empty: there are no such routes.
+	// It is compared in constant time and never logged.
+	APIToken string
+	// Onboard takes a request for an onboarding and drives it; asked again it goes
+	// on. Without a magic link in what it returns it goes on by itself. A
+	// *RefusedError is shown to the client, any other is logged and blamed on the
+	// moment. Its context ends after 40 seconds.
+	Onboard func(ctx context.Context, q OnboardingRequest) (Onboarding, error)
+	// Onboardings tells of all onboardings when vendor is empty, else of one; of
+	// none when there is none.
+	Onboardings func(ctx context.Context, vendor, organization string) ([]Onboarding, error)
+
 	// Tracer makes a span of every ingest request; the context of Publish is
 	// part of its trace. Nil: tracing is off.
 	Tracer trace.Tracer
@@ -86,6 +99,9 @@ func New(config Config) *Console {
 	}
 	if config.InformSecret != "" && config.Inform == nil {
 		panic("console: an InformSecret wants Inform")
+	}
+	if config.APIToken != "" && (config.Onboard == nil || config.Onboardings == nil) {
+		panic("console: an APIToken wants Onboard and Onboardings")
 	}
 	if config.Limits == (event.Limits{}) {
 		config.Limits = event.DefaultLimits()
@@ -131,6 +147,11 @@ func (c *Console) routes() []route {
 		{"/metrics", http.MethodGet, "/metrics", "metrics for Prometheus", metricsAnswer.ServeHTTP},
 		{"/livez", http.MethodGet, "/livez", "200 while the process answers", live},
 		{"/readyz", http.MethodGet, "/readyz", "200 while it can do its work, else 503 and the reason", c.ready},
+	}
+	if c.config.APIToken != "" {
+		listed = append(listed,
+			route{onboardingsPath, "", onboardingsPath, "takes an onboarding (POST) or lists them (GET), for who has the API's token", c.authorized(c.onboardings)},
+			route{onboardingPattern, http.MethodGet, onboardingPattern, "how far an onboarding is, for who has the API's token", c.authorized(c.tellOnboardings)})
 	}
 	page := route{pattern: patternPage, Method: http.MethodGet, Path: "/", answer: newPage(listed)}
 	return append(listed, page, route{pattern: patternUnknown, answer: unknown})

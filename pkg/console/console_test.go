@@ -119,8 +119,8 @@ func TestRequestsAreCountedUnderClosedLabels(t *testing.T) {
 			t.Errorf("requests counted for %s: %v, want %v", name, after[name], want)
 		}
 	}
-	if len(after) != len(before) || len(before) != 7*4 {
-		t.Errorf("series: %d before and %d after requests, want 28 at any time", len(before), len(after))
+	if len(after) != len(before) || len(before) != 9*4 {
+		t.Errorf("series: %d before and %d after requests, want 36 at any time", len(before), len(after))
 	}
 	if problems, err := testutil.GatherAndLint(b.registry); err != nil || len(problems) > 0 {
 		t.Errorf("metrics lint: %v %v, want none", problems, err)

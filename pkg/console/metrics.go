@@ -29,7 +29,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"route"}),
 	}
 	r.MustRegister(m.requests, m.duration)
-	for _, label := range []string{"/", ingestPath, informPattern, "/metrics", "/livez", "/readyz", labelUnknown} {
+	for _, label := range []string{"/", ingestPath, informPattern, onboardingsPath, onboardingPattern, "/metrics", "/livez", "/readyz", labelUnknown} {
 		for _, class := range []string{"2xx", "3xx", "4xx", "5xx"} {
 			m.requests.WithLabelValues(label, class)
 		}
