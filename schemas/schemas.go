@@ -25,8 +25,8 @@ const schemaSuffix = ".schema.json"
 // FS is every file of the package, by its path below schemas/.
 func FS() fs.FS { return files }
 
-// Names lists the JSON Schemas in alphabetical order: batch, envelope, and one
-// for the data of each event type, by the type's name.
+// Names lists the JSON Schemas in alphabetical order: batch, envelope, request, and
+// one for the data of each event type, by the type's name.
 func Names() []string {
 	var names []string
 	for _, path := range glob("*" + schemaSuffix) {

@@ -62,9 +62,15 @@ func examples(t *testing.T) []schemas.Example {
 }
 
 func decode(e schemas.Example) []event.Result {
-	return event.Decode(event.Message{
-		Subject: e.Subject, Header: e.Header, Data: e.Body, Sequence: schemas.ExampleSequence, Stored: schemas.ExampleStored(),
-	}, event.DefaultLimits())
+	m := event.Message{Subject: e.Subject, Header: e.Header, Data: e.Body, Sequence: schemas.ExampleSequence, Stored: schemas.ExampleStored()}
+	if !event.IsRequest(e.Subject) {
+		return event.Decode(m, event.DefaultLimits())
+	}
+	q, fault := event.DecodeRequest(m, event.DefaultLimits())
+	if fault != nil {
+		return []event.Result{{Fault: fault}}
+	}
+	return []event.Result{{Event: &q.Event}}
 }
 
 // accepts is what the JSON Schemas say about an example in structured or
@@ -77,6 +83,9 @@ func accepts(t *testing.T, compiled map[string]*jsonschema.Schema, e schemas.Exa
 	}
 	if e.Header != nil {
 		return compiled[e.Header["ce-type"][0]].Validate(doc)
+	}
+	if event.IsRequest(e.Subject) {
+		return compiled["request"].Validate(doc)
 	}
 	return compiled["envelope"].Validate(doc)
 }
@@ -93,7 +102,7 @@ func TestEverySchemaCompilesAndNamesItsFile(t *testing.T) {
 			t.Errorf("schema %s: $id is %s, want it to end in the file's name", name, id)
 		}
 	}
-	want := []string{"batch", event.TypeAccount, event.TypeService, "envelope", event.TypeCount, event.TypeSnapshot}
+	want := []string{"batch", event.TypeAccount, event.TypeService, "envelope", event.TypeRequested, "request", event.TypeCount, event.TypeSnapshot}
 	if got := schemas.Names(); !slices.Equal(got, want) {
 		t.Errorf("names: got %v, want %v", got, want)
 	}
@@ -126,8 +135,8 @@ func TestEveryValidExampleIsAcceptedBySchemaAndDecoder(t *testing.T) {
 			}
 		})
 	}
-	if len(types) != 4 {
-		t.Errorf("types with a valid example: got %v, want all four", types)
+	if len(types) != 5 {
+		t.Errorf("types with a valid example: got %v, want all five", types)
 	}
 }
 
@@ -240,20 +249,26 @@ func TestTheAsyncAPIChannelsAreTheSubjectsOfTheGrammar(t *testing.T) {
 	if err := json.Unmarshal(schemas.AsyncAPI(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if len(doc.Channels) != 5 {
-		t.Errorf("channels: got %d, want 5", len(doc.Channels))
+	if len(doc.Channels) != 6 {
+		t.Errorf("channels: got %d, want 6", len(doc.Channels))
 	}
 	for name, channel := range doc.Channels {
 		subject := channel.Address
 		for parameter := range channel.Parameters {
 			subject = strings.ReplaceAll(subject, "{"+parameter+"}", parameter+"-1")
 		}
+		if channel.Messages[name] == nil {
+			t.Errorf("channel %s: messages are %v, want one of its own name", name, channel.Messages)
+		}
+		if event.IsRequest(subject) {
+			if want := event.RequestSubject("vendor-1", "organization-1"); subject != want {
+				t.Errorf("channel %s: got %s, want %s", name, subject, want)
+			}
+			continue
+		}
 		s, err := event.ParseSubject(subject)
 		if err != nil || string(s.Kind) != name {
 			t.Errorf("channel %s at %s: got %+v, %v, want a subject of that kind", name, channel.Address, s, err)
-		}
-		if channel.Messages[name] == nil {
-			t.Errorf("channel %s: messages are %v, want one of its own name", name, channel.Messages)
 		}
 	}
 }

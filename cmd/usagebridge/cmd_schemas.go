@@ -189,6 +189,10 @@ func checkEvents(content []byte) [][]faultView {
 		return nil
 	}
 	m := event.Message{Subject: ownSubject(content), Data: content, Stored: time.Now()}
+	if isRequest(content) {
+		_, fault := event.DecodeRequest(m, event.Limits{Ahead: math.MaxInt64})
+		return append(verdicts, faultViews(1, fault))
+	}
 	for _, r := range event.Decode(m, event.Limits{Ahead: math.MaxInt64}) {
 		verdicts = append(verdicts, faultViews(1, r.Fault))
 	}
@@ -218,10 +222,20 @@ func isNDJSON(content []byte) bool {
 	return several && len(rest) > 0 && bytes.HasPrefix(first, []byte("{")) && bytes.HasSuffix(first, []byte("}"))
 }
 
+// isRequest says whether a document asks for an integration, as far as it can be
+// read.
+func isRequest(content []byte) bool {
+	var envelope struct {
+		Type string `json:"type"`
+	}
+	return json.Unmarshal(content, &envelope) == nil && envelope.Type == event.TypeRequested
+}
+
 // ownSubject is the subject that the ids in a document make, since a document
 // without one has nothing to disagree with. In a batch the first event decides.
 func ownSubject(content []byte) string {
 	type envelope struct {
+		Type string `json:"type"`
 		Data struct {
 			Vendor       string `json:"vendorId"`
 			Organization string `json:"organizationId"`
@@ -234,6 +248,9 @@ func ownSubject(content []byte) string {
 	} else {
 		// What is wrong with the JSON is the decoder's to say.
 		_ = json.Unmarshal(content, &one)
+	}
+	if one.Type == event.TypeRequested {
+		return event.RequestSubject(one.Data.Vendor, one.Data.Organization)
 	}
 	return event.Subject{Kind: event.KindBatch, Vendor: one.Data.Vendor, Organization: one.Data.Organization}.String()
 }

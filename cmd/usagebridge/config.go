@@ -53,7 +53,7 @@ type Config struct {
 	ReassertAfter      time.Duration `envconfig:"REASSERT_AFTER" default:"168h" desc:"A count that was delivered so long ago is sent again when there is nothing else to send: the partner cannot be asked what it holds; 0: never."`
 	Linger             time.Duration `envconfig:"LINGER" default:"200ms" desc:"How long a changed figure waits for further changes before it is sent; 0: not at all."`
 
-	OEMAPIURL           string        `envconfig:"OEM_API_URL" secret:"url" desc:"Address of MSPCentric's OEM-API, such as https://sub.mspcentric.app/api, to read the status of integrations whose OEM token is known. Empty: it is not read."`
+	OEMAPIURL           string        `envconfig:"OEM_API_URL" secret:"url" desc:"Address of MSPCentric's OEM-API, such as https://sub.mspcentric.app/api, to read the status of integrations whose OEM token is known, and to onboard organizations. Empty: it is not called."`
 	OEMClientID         string        `envconfig:"OEM_CLIENT_ID" desc:"The vendor's client id at the OEM-API."`
 	OEMClientSecretFile string        `envconfig:"OEM_CLIENT_SECRET_FILE" desc:"Path of a file with the vendor's client secret at the OEM-API."`
 	OEMPoll             time.Duration `envconfig:"OEM_POLL" default:"15m" desc:"How often statuses are read in the OEM-API; 0: never."`

@@ -239,6 +239,7 @@ func (e *engine) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return e.app.broker.AnswerLanes(ctx, e.describeLane) })
 	group.Go(func() error { return e.replays(ctx) })
+	group.Go(func() error { e.onboardings(ctx); return nil })
 	group.Go(func() error { e.survey.run(ctx); return nil })
 	group.Go(func() error { e.followKeys(ctx); return nil })
 	group.Go(func() error { e.endOverlaps(ctx); return nil })

@@ -170,6 +170,7 @@ type asked struct {
 	onboarding.Request
 
 	source, actor string
+	event         string       // that asks, if one does
 	vendorToken   vault.Secret // zero: that of another integration of the vendor
 	oemToken      vault.Secret // zero: the platform is asked
 	partnerToken  vault.Secret // zero: the platform is asked
@@ -286,6 +287,7 @@ func (o *onboarder) begin(ctx context.Context, q *asked, gift *onboarding.Gift) 
 		}
 	}
 	record := onboarding.NewRecord(request, q.source, q.actor, time.Now())
+	record.Event = q.event
 	record.Take(gift, q.actor, time.Now())
 	return record, o.bucket.Create(ctx, broker.IntegrationKey(q.Vendor, q.Organization), record)
 }

@@ -45,8 +45,9 @@ type Progress struct {
 type Record struct {
 	Request
 
-	Source  string    `json:"source"` // how it was asked for: command, api or event
-	Actor   string    `json:"actor"`  // who asked for it
+	Source  string    `json:"source"`          // how it was asked for: command, api or event
+	Event   string    `json:"event,omitempty"` // the source and id of the event that asked for it
+	Actor   string    `json:"actor"`           // who asked for it
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
 
@@ -173,6 +174,18 @@ func (p *Progress) live(now time.Time) bool {
 
 // Labels lists those of the credentials.
 func (r *Record) Labels() []string { return slices.Sorted(maps.Keys(r.Secrets)) }
+
+// Same lists in what another request differs, whatever the platform knows. What that
+// leaves out does not differ.
+func (r *Record) Same(again Request) error {
+	settled := *r
+	settled.Steps = map[Step]*Progress{StepOrganization: {Done: r.Created}, StepVendor: {Done: r.Created}}
+	settled.PlatformVendorID = r.PlatformVendorID
+	if !r.done(StepVendor) {
+		settled.PlatformVendorID = r.PlatformVendor
+	}
+	return settled.Ask(again)
+}
 
 // Idle says that nobody has touched it for so long that a worker may drive it.
 func (r *Record) Idle(now time.Time) bool { return now.Sub(r.Changed).Abs() >= patience }

@@ -179,7 +179,7 @@ func (b *Broker) exportStream(ctx context.Context, out *tar.Writer, info *jetstr
 		return s, err
 	}
 	sum, now := sha256.New(), time.Now()
-	taken, err := b.snapshotStream(ctx, s.Name, strings.HasPrefix(s.Name, eventsPrefix), func(chunk []byte) error {
+	taken, err := b.snapshotStream(ctx, s.Name, strings.HasPrefix(s.Name, eventsPrefix) || s.Name == StreamRequests, func(chunk []byte) error {
 		s.Parts++
 		s.Bytes += int64(len(chunk))
 		sum.Write(chunk)

@@ -128,8 +128,8 @@ func TestAStoreMovesToAClusterAsItIs(t *testing.T) {
 	if err != nil {
 		t.Fatalf("import: %v", err)
 	}
-	if len(m.Streams) != 12 {
-		t.Errorf("%d streams imported, want 12", len(m.Streams))
+	if len(m.Streams) != 13 {
+		t.Errorf("%d streams imported, want 13", len(m.Streams))
 	}
 	wantContents(t, contents(t, b), want)
 	report := initVendor(t, b, InitConfig{Vendor: "acme"})

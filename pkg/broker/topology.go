@@ -22,6 +22,7 @@ const (
 	StreamSyncLog      = "SYNCLOG"
 	StreamStatus       = "STATUS"
 	StreamAudit        = "AUDIT"
+	StreamRequests     = "REQUESTS" // events that ask for an integration
 	BucketIntegrations = "INTEGRATIONS"
 	BucketVendors      = "VENDORS"     // what operators said of a vendor: rules, and whether it is folded
 	BucketDecisions    = "DECISIONS"   // what operators said of figures: released, refused, reverted
@@ -43,7 +44,8 @@ const (
 	day = 24 * time.Hour
 	// maxEvent leaves 64 KiB of the server's 1 MiB for what a dead letter
 	// adds to its event.
-	maxEvent = 960 << 10
+	maxEvent   = 960 << 10
+	maxRequest = 64 << 10 // of an event that asks for an integration
 	// duplicateWindow is how long a publisher's Nats-Msg-Id is remembered.
 	duplicateWindow = 30 * time.Minute
 	// leaseMarker is how long an expired lease can be seen to have expired.
@@ -260,6 +262,10 @@ func (b *Broker) objects(c InitConfig) []object {
 			Discard: jetstream.DiscardOld, AllowAtomicPublish: true,
 		}),
 		stream(jetstream.StreamConfig{Name: StreamStatus, Subjects: []string{"status.v1.*.*"}, MaxAge: 365 * day}),
+		stream(jetstream.StreamConfig{
+			Name: StreamRequests, Subjects: []string{event.FamilyIntegration + ".v1.*.*.requested"}, MaxAge: 35 * day, MaxMsgSize: maxRequest,
+			Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, DenyDelete: true, DenyPurge: true,
+		}),
 		stream(jetstream.StreamConfig{Name: StreamAudit, Subjects: []string{"audit.v1.*"}, DenyDelete: true, DenyPurge: true}),
 		bucket(BucketLeases, 1, lease),
 	}

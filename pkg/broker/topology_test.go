@@ -32,7 +32,7 @@ func TestInitCreatesEveryObjectOnce(t *testing.T) {
 	b := blank(t)
 	want := []string{
 		"stream EVENTS_acme", "bucket LEDGER_acme", "bucket INTEGRATIONS", "bucket VENDORS", "bucket DECISIONS", "bucket REPLAYS", "bucket ONBOARDINGS", "stream DEADLETTERS", "stream SYNCLOG",
-		"stream STATUS", "stream AUDIT", "bucket LEASES", "consumers EVENTS_acme p0…p15",
+		"stream STATUS", "stream REQUESTS", "stream AUDIT", "bucket LEASES", "consumers EVENTS_acme p0…p15",
 	}
 	for _, state := range []string{Created, Unchanged, Unchanged} {
 		report := initVendor(t, b, InitConfig{Vendor: "acme"})

@@ -182,19 +182,8 @@ func readOnboarding(body []byte) (q OnboardingRequest, refusal *problem) {
 	if body = bytes.TrimSpace(body); !json.Valid(body) || json.Unmarshal(body, &members) != nil || members == nil {
 		return q, &problem{Status: http.StatusBadRequest, Detail: "the body is no JSON object"}
 	}
-	var wrong []finding
-	take := func(name string, to any, required bool, want string) {
-		raw, given := members[name]
-		delete(members, name)
-		switch {
-		case !given && required:
-			wrong = append(wrong, memberFinding(name, name+" is missing", want))
-		case given && (string(raw) == "null" || json.Unmarshal(raw, to) != nil):
-			wrong = append(wrong, memberFinding(name, name+" is of another type", want))
-		case required && *to.(*string) == "": //nolint:errcheck,forcetypeassert // what is required is a text
-			wrong = append(wrong, memberFinding(name, name+" is empty", want))
-		}
-	}
+	r := onboardingReader{members: members}
+	take := r.take
 	const text = "a text"
 	take("vendorId", &q.VendorID, true, text)
 	take("organizationId", &q.OrganizationID, true, "a text: the vendor's own id")
@@ -212,11 +201,12 @@ func readOnboarding(body []byte) (q OnboardingRequest, refusal *problem) {
 	take("credentials", &q.Credentials, false, "an object with a text for each label")
 	take("adopt", &q.Adopt, false, "true or false")
 	if q.Kind != "" && q.Kind != "external" && q.Kind != "credentials" {
-		wrong = append(wrong, memberFinding("kind", "kind is neither", "external or credentials"))
+		r.wrong = append(r.wrong, memberFinding("kind", "kind is neither", "external or credentials"))
 	}
 	if q.VendorToken == "" && q.VendorTokenOf == "" {
-		wrong = append(wrong, memberFinding("vendorToken", "vendorToken is missing", "the vendor token, or vendorTokenOf: the organization id of an integration of the vendor that has it"))
+		r.wrong = append(r.wrong, memberFinding("vendorToken", "vendorToken is missing", "the vendor token, or vendorTokenOf: the organization id of an integration of the vendor that has it"))
 	}
+	wrong := r.wrong
 	for name := range members {
 		wrong = append(wrong, memberFinding(name, "there is no such member", "one of those documented, spelt so"))
 	}
@@ -225,4 +215,23 @@ func readOnboarding(body []byte) (q OnboardingRequest, refusal *problem) {
 	}
 	slices.SortStableFunc(wrong, func(a, b finding) int { return strings.Compare(*a.Pointer, *b.Pointer) })
 	return q, &problem{Status: http.StatusUnprocessableEntity, Detail: "the request is not taken: nothing was done", Errors: wrong}
+}
+
+// onboardingReader takes members out of a body, and notes what is wrong with them.
+type onboardingReader struct {
+	members map[string]json.RawMessage
+	wrong   []finding
+}
+
+func (r *onboardingReader) take(name string, to any, required bool, want string) {
+	raw, given := r.members[name]
+	delete(r.members, name)
+	switch {
+	case !given && required:
+		r.wrong = append(r.wrong, memberFinding(name, name+" is missing", want))
+	case given && (string(raw) == "null" || json.Unmarshal(raw, to) != nil):
+		r.wrong = append(r.wrong, memberFinding(name, name+" is of another type", want))
+	case required && *to.(*string) == "": //nolint:errcheck,forcetypeassert // what is required is a text
+		r.wrong = append(r.wrong, memberFinding(name, name+" is empty", want))
+	}
 }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/usagebridge/usagebridge/consumers/onboarding"
+	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/event"
+)
+
+// requests publishes an event that asks for an organization, with some of it replaced.
+func (s *onboardSite) requests(id, organization string, replace ...string) {
+	s.t.Helper()
+	body := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"//billing.acme.example","type":"integration.requested.v1","time":%q,"data":{"vendorId":"acme","organizationId":%q,`+
+		`"organizationName":"Name of %[3]s","email":"ann@contoso.example","firstName":"Ann","lastName":"Ott","vendorUserId":"u-%[3]s"}}`, id, time.Now().UTC().Format(time.RFC3339), organization)
+	body = strings.NewReplacer(replace...).Replace(body)
+	if err := s.app.broker.Append(s.t.Context(), event.RequestSubject("acme", organization), nil, []byte(body), ""); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// awaits waits until an onboarding is in a state.
+func (s *onboardSite) awaits(organization string, state onboarding.State) onboarding.Record {
+	s.t.Helper()
+	var last onboarding.Record
+	eventuallyTrue(s.t, time.Minute, organization+" is "+string(state), func() bool {
+		bucket, err := s.app.onboardings(s.t.Context())
+		if err == nil {
+			last, _, err = bucket.Get(s.t.Context(), broker.IntegrationKey("acme", organization))
+		}
+		return err == nil && last.State(time.Now()) == state && (state != onboarding.Done || len(last.Untold()) == 0)
+	})
+	return last
+}
+
+func TestAnEventAsksForAnIntegrationAndTheWorkerMakesIt(t *testing.T) {
+	t.Parallel()
+	s := newOnboardSite(t)
+	s.finish("msp-1") // whose vendor token the others get
+	s.requests("a", "msp-2")
+	_, stop := serveApp(t, s.app)
+	s.requests("a", "msp-2")                                       // the same event
+	s.requests("b", "msp-2", "Name of", "Name  of")                // another one with other values
+	s.requests("c", "msp-2")                                       // another one with the same
+	s.requests("d", "msp-3", `"email":"ann@contoso.example",`, "") // the rest is dead
+	s.requests("e", "msp-3", `"data":{"vendorId":"acme"`, `"data":{"vendorId":"other"`)
+	s.requests("f", "msp-3", `"specversion":"1.0",`, "")
+	s.requests("g", "msp-3", "requested.v1", "requested.v2")
+	s.requests("h", "msp-3", time.Now().UTC().Format("2006"), "2019")
+	s.platform.mu.Lock()
+	s.platform.faults["/integration"] = append(s.platform.faults["/integration"], "429")
+	s.platform.mu.Unlock()
+	s.requests("i", "msp-4")
+	r := s.awaits("msp-2", onboarding.Done)
+	if p := r.At(onboarding.StepSession); r.Source != askedByEvent || p.Attempts != 0 || r.OrganizationName != "Name of msp-2" {
+		t.Errorf("got %+v, want what the event asked for, and no link", r)
+	}
+	s.awaits("msp-4", onboarding.Done) // although the platform said no at first
+	var got []string
+	eventuallyTrue(t, time.Minute, "six dead letters", func() bool {
+		got = nil
+		err := s.app.broker.Letters(t.Context(), broker.LetterFilter{}, func(l broker.StoredLetter) error {
+			got = append(got, l.Organization+" "+string(l.Fault.Reason)+" "+l.Fault.Pointer)
+			return nil
+		})
+		return err == nil && len(got) == 6
+	})
+	slices.Sort(got)
+	want := []string{
+		"msp-2 conflicting_duplicate ", "msp-3 invalid /data/email", "msp-3 malformed /specversion", "msp-3 subject_mismatch ", "msp-3 too_old /time", "msp-3 unknown_type /type",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("dead letters: got %q, want %q", got, want)
+	}
+	if made := s.platform.made; made["/organization"] != 3 || made["/integration"] != 3 || made["/session"] != 1 {
+		t.Errorf("got %v made, want one of each for three organizations, and the link of the first", made)
+	}
+	stop()
+	s.settledButForTheLink("msp-2")
+	s.hidden()
+}
+
+func TestAWorkerGoesOnWithWhatACommandHasLeft(t *testing.T) {
+	t.Parallel()
+	s := newOnboardSite(t)
+	if _, died, err := s.run("msp-1", 4, true, 0); !died {
+		t.Fatalf("got %v, want the command dead", err)
+	}
+	address, stop := serveApp(t, s.app)
+	if r := s.record("msp-1"); r.Registered() || r.At(onboarding.StepOrganization).By != "ann" {
+		t.Errorf("got %+v, want it left to the person for a minute", r)
+	}
+	s.calm("msp-1")
+	s.awaits("msp-1", onboarding.Done)
+	if s.platform.made["/session"] != 0 {
+		t.Errorf("got %d links, want none: nobody has asked the worker for one", s.platform.made["/session"])
+	}
+	// No token is configured, so there is no API.
+	if status, text := s.post(address, "", "{}"); status != http.StatusNotFound {
+		t.Errorf("got %d %s, want 404", status, text)
+	}
+	stop()
+	s.settledButForTheLink("msp-1")
+}
