@@ -33,13 +33,18 @@ type onboarder struct {
 // onboardConnections is how many connections to the platform wait for a next call.
 const onboardConnections = 2
 
-// onboarder opens what onboardings need; it is to be closed.
+// onboarder opens what onboardings need for a while; it is to be closed.
 func (a *app) onboarder(ctx context.Context) (*onboarder, error) {
-	bucket, err := a.onboardings(ctx)
+	keys, err := a.sealer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := a.sealer(ctx)
+	return a.onboarderWith(ctx, keys)
+}
+
+// onboarderWith is onboarder with a vault that follows the keyset.
+func (a *app) onboarderWith(ctx context.Context, keys *vault.Vault) (*onboarder, error) {
+	bucket, err := a.onboardings(ctx)
 	if err != nil {
 		return nil, err
 	}

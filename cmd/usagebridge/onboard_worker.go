@@ -59,7 +59,7 @@ func (e *engine) onboardings(ctx context.Context) {
 
 // onboard is onboardings until something goes wrong.
 func (e *engine) onboard(ctx context.Context) error {
-	o, err := e.app.onboarder(ctx)
+	o, err := e.app.onboarderWith(ctx, e.vault)
 	if err != nil {
 		return err
 	}
