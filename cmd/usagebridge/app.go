@@ -15,6 +15,7 @@ import (
 
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
+	"github.com/usagebridge/usagebridge/pkg/vault"
 )
 
 // app is the world that a command works in: the configuration, a connection
@@ -39,7 +40,7 @@ func openApp(ctx context.Context, c Config, log *slog.Logger) (*app, error) {
 			return nil, err
 		}
 	}
-	connection := broker.Config{URL: url, Name: "usagebridge " + c.WorkerID, Logger: log}
+	connection := broker.Config{URL: url, Name: "usagebridge " + c.WorkerID, Logger: log, Exposed: vault.Exposed}
 	if c.NATSURL != "" { // the embedded server asks nobody, and has no TLS
 		connection.CredsFile, connection.NKeyFile = c.NATSCreds, c.NATSNKey
 		connection.CAFile, connection.CertFile, connection.KeyFile = c.NATSCA, c.NATSCert, c.NATSKey

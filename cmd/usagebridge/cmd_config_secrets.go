@@ -15,9 +15,10 @@ func (c *cli) copySecretsCommand() *cobra.Command {
 		Short: "Copy files with secrets, so that nobody but this user can read them",
 		Long: `Copies the files of one directory into another that exists, with mode 0600.
 
-Keys that others may read are refused. Kubernetes can give the files of a Secret
-to root alone or to a group, and to no other user: an init container copies them
-with this command into a volume in memory.`,
+Keys that others may use are refused. Kubernetes gives the files of a Secret to
+root, or to root and a group that may read them (fsGroup), and to no other user.
+The latter are taken where the program does not run as root; everywhere else an
+init container copies them with this command into a volume in memory.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			copied, err := copySecrets(args[0], args[1])

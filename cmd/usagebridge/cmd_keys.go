@@ -12,11 +12,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usagebridge/usagebridge/pkg/vault"
+	"github.com/usagebridge/usagebridge/pkg/vault/transit"
 )
 
 func (c *cli) keysCommand() *cobra.Command {
 	return group("keys", "Keys of the master keyset, which seals the tokens: list, rotate, retire",
-		c.keysList(), c.keysRotate(), c.keysRetire())
+		c.keysList(), c.keysRotate(), c.keysRetire(), c.keysWrap(), c.keysForget())
 }
 
 // masterKeyView is a key as people and programs see it.
@@ -126,6 +127,7 @@ const (
 	keyAdded      = "master key added"
 	keyPromoted   = "master key promoted"
 	keyRetired    = "master key retired"
+	keyForgotten  = "master key given up"
 	keySealedAnew = "secrets sealed anew"
 	keysetWrapped = "master keyset encrypted"
 )
@@ -182,9 +184,9 @@ opened with a copy of the former keyset alone: keep that with it.
 program left behind.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := strconv.ParseUint(args[0], 10, 32)
-			if err != nil || id == 0 {
-				return usagef("key %q: want the number of a key, as `usagebridge keys ls` has it", args[0])
+			id, err := parseKeyID(args[0])
+			if err != nil {
+				return err
 			}
 			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
 				r, err := c.rotation(ctx, a, why)
@@ -192,7 +194,7 @@ program left behind.`,
 					return err
 				}
 				defer func() { _ = r.file.Close() }()
-				if err := r.retireNow(ctx, uint32(id)); err != nil {
+				if err := r.retireNow(ctx, id); err != nil {
 					return err
 				}
 				c.say("key %d is retired", id)
@@ -202,4 +204,62 @@ program left behind.`,
 	}
 	cmd.Flags().StringVar(&why, "why", "", "the reason, kept in the audit log")
 	return cmd
+}
+
+func (c *cli) keysWrap() *cobra.Command {
+	var why string
+	cmd := &cobra.Command{
+		Use:   "wrap",
+		Short: "Encrypt the keyset's file with a key of a key management service",
+		Long: `Encrypts the keyset's file with the key that USAGEBRIDGE_MASTER_KEY_URI names. Until
+then a keyset in clear is read all the same. So first set that variable for every
+worker, and USAGEBRIDGE_MASTER_KEY_TOKEN_FILE, and restart them one after the
+other; then run this. No worker is restarted: they read the file again.
+
+A file that is encrypted already is encrypted again, with the newest version of
+the service's key. The keyset lay on the disk in clear before: run "keys rotate"
+afterwards, and destroy the copies in clear once no export needs them.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withApp(cmd.Context(), func(ctx context.Context, a *app) error {
+				if a.config.MasterKeyURI == "" {
+					return usagef("%s is not set: want %s", vault.EnvMasterKeyURI, transit.WantURI)
+				}
+				r, err := c.rotation(ctx, a, why)
+				if err != nil {
+					return err
+				}
+				defer func() { _ = r.file.Close() }()
+				if err := r.wrap(ctx); err != nil {
+					return err
+				}
+				c.say("%s is encrypted with %s", r.file.Path(), a.config.MasterKeyURI)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&why, "why", "", "the reason, kept in the audit log")
+	return cmd
+}
+
+// wrap encrypts the keyset where it lies, if all workers can read it then.
+func (r *rotation) wrap(ctx context.Context) error {
+	keys, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	workers, err := r.app.keyNotes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(workers)) {
+		if note := workers[name]; note == nil || !note.Unwraps {
+			return usagef("worker %s could not read a keyset that is encrypted: set %s and %s_MASTER_KEY_TOKEN_FILE for it, and restart it first",
+				name, vault.EnvMasterKeyURI, envPrefix)
+		}
+	}
+	if err := r.file.Wrap(); err != nil {
+		return err
+	}
+	return r.app.auditKey(ctx, keysetWrapped, keys.Primary(), r.why, "with "+r.app.config.MasterKeyURI)
 }

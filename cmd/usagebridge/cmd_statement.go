@@ -16,6 +16,7 @@ import (
 
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/statement"
+	"github.com/usagebridge/usagebridge/pkg/vault"
 )
 
 // statementFormats are what a statement can be written as.
@@ -200,7 +201,8 @@ func (c *Config) statementKeyPath() (path string, create bool) {
 
 // openStatementKey opens the private key, and makes it on first use.
 func (c *Config) openStatementKey() (*statement.Key, error) {
-	key, err := statement.OpenKey(c.statementKeyPath())
+	path, create := c.statementKeyPath()
+	key, err := statement.OpenKey(path, create, vault.Exposed)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -211,7 +213,7 @@ func (c *Config) openStatementKey() (*statement.Key, error) {
 // have been signed with a new one.
 func (c *Config) ownStatementKey() (ed25519.PublicKey, error) {
 	path, _ := c.statementKeyPath()
-	key, err := statement.OpenKey(path, false)
+	key, err := statement.OpenKey(path, false, vault.Exposed)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("statement key %q does not exist, so nothing was signed here: give the signer's public key with --key", path)
 	}

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/usagebridge/usagebridge/pkg/event"
+	"github.com/usagebridge/usagebridge/pkg/vault/transit"
 )
 
 // envPrefix begins the name of every environment variable of this program.
@@ -23,17 +24,19 @@ const envPrefix = "USAGEBRIDGE"
 // Config is what the environment says. The desc of a field is the text of the
 // configuration table in deploy/reference.md.
 type Config struct {
-	NATSURL          string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
-	NATSCreds        string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`
-	NATSNKey         string `envconfig:"NATS_NKEY" desc:"Path of a file (mode 0600) with the seed of a NATS user's nkey, SU…; not together with NATS_CREDS."`
-	NATSCA           string `envconfig:"NATS_CA" desc:"Path of the certificates, in PEM, of the authorities that sign those of the NATS servers; with it, TLS is a must. Empty: those of the system, where a server wants TLS."`
-	NATSCert         string `envconfig:"NATS_CERT" desc:"Path of a client certificate, in PEM, for NATS servers that ask for one; with NATS_KEY."`
-	NATSKey          string `envconfig:"NATS_KEY" desc:"Path of the client certificate's key, in PEM (mode 0600)."`
-	NATSListen       string `envconfig:"NATS_LISTEN" default:"127.0.0.1:4222" desc:"Loopback address on which the embedded server takes publishers; port 0: any free one."`
-	StoreDir         string `envconfig:"STORE_DIR" desc:"Directory of the embedded server and of the master keyset. Empty: usagebridge in the user's data directory."`
-	StoreKeyFile     string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
-	MasterKeyset     string `envconfig:"MASTER_KEYSET" secret:"value" desc:"Keyset that seals the partner tokens: a path, or the JSON itself. Empty: master-keyset.json in STORE_DIR, made on first use (mode 0600)."`
-	StatementKeyFile string `envconfig:"STATEMENT_KEY_FILE" desc:"Path of the private key (ed25519, PKCS #8 in PEM) that signs usage statements. Empty: statement-key.pem in STORE_DIR, made on first use (mode 0600)."`
+	NATSURL            string `envconfig:"NATS_URL" secret:"url" desc:"Address of the NATS server, several separated by commas. Empty: a server inside this process, with its data in STORE_DIR."`
+	NATSCreds          string `envconfig:"NATS_CREDS" desc:"Path of a NATS credentials file."`
+	NATSNKey           string `envconfig:"NATS_NKEY" desc:"Path of a file (mode 0600) with the seed of a NATS user's nkey, SU…; not together with NATS_CREDS."`
+	NATSCA             string `envconfig:"NATS_CA" desc:"Path of the certificates, in PEM, of the authorities that sign those of the NATS servers; with it, TLS is a must. Empty: those of the system, where a server wants TLS."`
+	NATSCert           string `envconfig:"NATS_CERT" desc:"Path of a client certificate, in PEM, for NATS servers that ask for one; with NATS_KEY."`
+	NATSKey            string `envconfig:"NATS_KEY" desc:"Path of the client certificate's key, in PEM (mode 0600)."`
+	NATSListen         string `envconfig:"NATS_LISTEN" default:"127.0.0.1:4222" desc:"Loopback address on which the embedded server takes publishers; port 0: any free one."`
+	StoreDir           string `envconfig:"STORE_DIR" desc:"Directory of the embedded server and of the master keyset. Empty: usagebridge in the user's data directory."`
+	StoreKeyFile       string `envconfig:"STORE_KEY_FILE" desc:"Path of a file with the key that encrypts the embedded store at rest. It can never be changed, added or left out later."`
+	MasterKeyset       string `envconfig:"MASTER_KEYSET" secret:"value" desc:"Keyset that seals the partner tokens: a path, or the JSON itself. Empty: master-keyset.json in STORE_DIR, made on first use (mode 0600)."`
+	MasterKeyURI       string `envconfig:"MASTER_KEY_URI" desc:"Key of a key management service with which the keyset's file is encrypted, such as hcvault://vault.example:8200/transit/keys/usagebridge (HashiCorp Vault, transit engine, always over TLS). Empty: the keyset is in clear."`
+	MasterKeyTokenFile string `envconfig:"MASTER_KEY_TOKEN_FILE" desc:"Path of a file with the token for the service that MASTER_KEY_URI names; it is read again for every call."`
+	StatementKeyFile   string `envconfig:"STATEMENT_KEY_FILE" desc:"Path of the private key (ed25519, PKCS #8 in PEM) that signs usage statements. Empty: statement-key.pem in STORE_DIR, made on first use (mode 0600)."`
 
 	Listen           string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"Address of metrics, health and ingest."`
 	InformSecretFile string `envconfig:"INFORM_SECRET_FILE" desc:"Path of a file with the last part of the Inform webhook's address, /inform/v1/VENDOR/SECRET. Empty: no webhook."`
@@ -70,6 +73,8 @@ type Config struct {
 	DeadLetterShare   float64       `envconfig:"DEAD_LETTER_SHARE" default:"0.5" desc:"Share of dead ones among a vendor's last 1000 events, 0 to 1, beyond which the vendor's events are not folded until an operator resumes it; 0: no limit."`
 
 	MetricsOrganizations int `envconfig:"METRICS_ORGANIZATIONS" default:"100" desc:"How many integrations, those furthest behind, have a gauge of their own on each worker, with the organization's id as a label; 0: none."`
+
+	CoreDumps bool `envconfig:"CORE_DUMPS" default:"false" desc:"Whether the system may write an image of the process when it crashes, and whether debuggers may attach: such an image has all secrets in clear. For debugging alone; read when the process starts."`
 
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat string `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text or auto (text on a terminal)."`
@@ -155,6 +160,8 @@ func (c *Config) check() []error {
 	complain(c.FloodLimit < 0, "FLOOD_LIMIT", "%d: want how many refusals in a row, or 0 for no limit", c.FloodLimit)
 	complain(c.ReassertAfter < 0, "REASSERT_AFTER", "%v: want 0 or more", c.ReassertAfter)
 	complain(c.Linger < 0, "LINGER", "%v: want 0 or more", c.Linger)
+	complain(c.MasterKeyURI != "" && !transit.Supports(c.MasterKeyURI), "MASTER_KEY_URI", "%q: want %s", c.MasterKeyURI, transit.WantURI)
+	complain((c.MasterKeyURI == "") != (c.MasterKeyTokenFile == ""), "MASTER_KEY_TOKEN_FILE", "want it and %s_MASTER_KEY_URI, or none of them", envPrefix)
 	complain(c.OEMAPIURL != "" && c.OEMClientID == "", "OEM_CLIENT_ID", "want the vendor's client id, because %s_OEM_API_URL is set", envPrefix)
 	complain(c.OEMAPIURL != "" && c.OEMClientSecretFile == "", "OEM_CLIENT_SECRET_FILE", "want a path, because %s_OEM_API_URL is set", envPrefix)
 	complain(c.OEMPoll < 0, "OEM_POLL", "%v: want 0 or more", c.OEMPoll)

@@ -154,7 +154,7 @@ func (e *evidence) lookAtKeys() {
 	keys, err := vault.Open(source)
 	e.keyset.err = err
 	if err == nil {
-		e.keyset.keys = keys.Keys()
+		e.keyset.keys, e.keyset.inClear = keys.Keys(), keys.Unwraps() && !keys.Wrapped()
 		for n := range e.integrations {
 			i := &e.integrations[n]
 			if err := opens(keys, i); err != nil {
@@ -163,7 +163,7 @@ func (e *evidence) lookAtKeys() {
 		}
 	}
 	e.statement.path, e.statement.made = e.config.statementKeyPath()
-	key, err := statement.OpenKey(e.statement.path, false)
+	key, err := statement.OpenKey(e.statement.path, false, vault.Exposed)
 	if e.statement.err = err; err == nil {
 		e.statement.id = key.ID()
 	}

@@ -41,7 +41,7 @@ func healthy() *evidence {
 			NATSURL: "nats://n1:4222", PartnerTimeout: 10 * time.Second, TooOld: 35 * day, InformSecretFile: "/inform",
 			ProbeMin: time.Minute, ProbeMax: time.Hour,
 		},
-		files: []fileFacts{{variable: "USAGEBRIDGE_INFORM_SECRET_FILE", path: "/inform", secret: true, mode: 0o600}},
+		files: []fileFacts{{variable: "USAGEBRIDGE_INFORM_SECRET_FILE", path: "/inform", mode: 0o600}},
 		nats: &broker.Inspection{
 			Address: "nats://n1:4222", RoundTrip: time.Millisecond, Inbox: "_INBOX.x",
 			Servers: []broker.ServerFacts{{Name: "n1", Version: "2.15.2"}, {Name: "n2", Version: "2.15.3"}, {Name: "n3", Version: "2.16.0-RC.1"}},
@@ -113,7 +113,7 @@ func TestEachCheckKnowsWhatIsWrong(t *testing.T) {
 			"configuration.files", stepFailed, "permission denied", "/inform"},
 		{"a file is empty", func(e *evidence) { e.files[0].empty = true },
 			"configuration.files", stepFailed, "/inform is empty", "write the secret"},
-		{"others may read a secret", func(e *evidence) { e.files[0].mode = 0o640 },
+		{"others may read a secret", func(e *evidence) { e.files[0].mode, e.files[0].exposed = 0o640, true },
 			"configuration.files", stepWarning, "mode 0640", "`chmod 600 /inform`"},
 		{"there is no webhook", func(e *evidence) { e.config.InformSecretFile = "" },
 			"configuration.inform", stepSkipped, "probes alone, every 1m to 1h", ""},
@@ -143,6 +143,8 @@ func TestEachCheckKnowsWhatIsWrong(t *testing.T) {
 			e.keyset.keys = []vault.Key{{ID: 7, State: vault.Old}, {ID: 8, State: vault.Primary}}
 		},
 			"store.keyset", stepWarning, "key 7 (old), key 8 (primary)", "`usagebridge keys rotate`"},
+		{"the keyset is not encrypted yet", func(e *evidence) { e.keyset.inClear = true },
+			"store.keyset", stepWarning, "in clear", "`usagebridge keys wrap`"},
 		{"a worker cannot use its file", func(e *evidence) { e.keyset.workers = map[string]*keyNote{"w1": {Complaint: "is not JSON"}} },
 			"store.keyset", stepWarning, "is not JSON", "right keyset into its file"},
 		{"a worker is of an older version", func(e *evidence) { e.keyset.workers = map[string]*keyNote{"w1": nil} },

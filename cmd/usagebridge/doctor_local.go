@@ -22,7 +22,7 @@ type diskFacts struct {
 // fileFacts is a file that the configuration names.
 type fileFacts struct {
 	variable, path string
-	secret         bool // others than its owner must not read it
+	exposed        bool // others than those who should may use a secret
 	mode           fs.FileMode
 	empty          bool
 	err            error
@@ -34,6 +34,8 @@ type keysetFacts struct {
 	err    error
 	closed map[string]error // by integration, why a token cannot be opened
 	keys   []vault.Key
+	// inClear says that it is not encrypted, although a key is named for that.
+	inClear bool
 	// workers is what those that are alive tell of theirs, by name.
 	workers map[string]*keyNote
 }
@@ -142,7 +144,7 @@ func judgeFiles(e *evidence) []symptom {
 			note(f, stepFailed, "let the user that the worker runs as read "+f.path, "%v", f.err)
 		case f.empty:
 			note(f, stepFailed, "write the secret into "+f.path, "%s is empty", f.path)
-		case f.secret && f.mode.Perm()&0o077 != 0:
+		case f.exposed:
 			note(f, stepWarning, "`chmod 600 "+f.path+"`", "others than its owner may use %s (mode %04o)", f.path, f.mode.Perm())
 		}
 	}
@@ -240,6 +242,9 @@ func judgeRotation(k *keysetFacts) []symptom {
 	if slices.ContainsFunc(k.keys, func(key vault.Key) bool { return key.State == vault.Fresh || key.State == vault.Old }) {
 		note("", "`usagebridge keys rotate` goes on with it", "a rotation has not come to its end: %s", keyList(k.keys))
 	}
+	if k.inClear {
+		note("", "`usagebridge keys wrap`", "the file is in clear, although %s names a key to encrypt it with", vault.EnvMasterKeyURI)
+	}
 	for _, name := range slices.Sorted(maps.Keys(k.workers)) {
 		worker := k.workers[name]
 		switch {
@@ -266,9 +271,9 @@ func judgeStatementKey(e *evidence) []symptom {
 
 // lookAtFile reads what a variable names, and nothing of its content.
 func lookAtFile(variable, path string) fileFacts {
-	f := fileFacts{variable: variable, path: path}
+	f, secret := fileFacts{variable: variable, path: path}, false
 	for _, word := range []string{"SECRET", "KEY", "CREDS"} {
-		f.secret = f.secret || strings.Contains(strings.TrimPrefix(variable, envPrefix), word)
+		secret = secret || strings.Contains(strings.TrimPrefix(variable, envPrefix), word)
 	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -278,7 +283,7 @@ func lookAtFile(variable, path string) fileFacts {
 		f.err = err
 		return f
 	}
-	f.mode, f.empty = info.Mode(), info.Size() == 0
+	f.mode, f.empty, f.exposed = info.Mode(), info.Size() == 0, secret && vault.Exposed(info)
 	file, err := os.Open(path)
 	if err == nil {
 		err = file.Close()

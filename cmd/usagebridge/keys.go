@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,6 +18,7 @@ import (
 	"github.com/usagebridge/usagebridge/consumers/status"
 	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/vault"
+	"github.com/usagebridge/usagebridge/pkg/vault/transit"
 )
 
 // places lists where sealed secrets are kept. What is missing here is not sealed
@@ -94,6 +96,9 @@ func (c *Config) keyset() vault.Source {
 	if c.MasterKeyset == "" {
 		source.File = filepath.Join(c.StoreDir, "master-keyset.json")
 	}
+	if c.MasterKeyURI != "" {
+		source.KeyURI, source.KMS = c.MasterKeyURI, transit.New(transit.Config{TokenFile: c.MasterKeyTokenFile})
+	}
 	return source
 }
 
@@ -128,7 +133,9 @@ func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
 // errOpens ends a search at the first secret that opens.
 var errOpens = errors.New("it opens")
 
-// checkKeyset refuses a keyset that opens nothing of what is sealed.
+// checkKeyset refuses a keyset that opens nothing of what is sealed, and has
+// none of the keys with which it is sealed. Records that are damaged do not
+// make a keyset the wrong one.
 func (a *app) checkKeyset(ctx context.Context, keys *vault.Vault, sealed vault.Tally, places []vault.Place) error {
 	var failure error
 	for _, place := range places {
@@ -147,7 +154,8 @@ func (a *app) checkKeyset(ctx context.Context, keys *vault.Vault, sealed vault.T
 			return fmt.Errorf("try the master keyset on %s: %w", place.Name(), err)
 		}
 	}
-	if len(sealed) == 0 {
+	has := slices.ContainsFunc(keys.Keys(), func(k vault.Key) bool { return sealed[k.ID] > 0 })
+	if has || len(sealed) == 0 || len(sealed) == 1 && sealed[0] > 0 {
 		return nil
 	}
 	return usagef("the master keyset opens nothing of what is stored, which is sealed with %s; it has %s: is %s_MASTER_KEYSET the keyset with which the integrations were added? %w",
@@ -296,9 +304,9 @@ func (e *engine) refresh(ctx context.Context, i *status.Integration) {
 // auditKey puts on record what is done to a key. It comes before what it
 // records, where that can be: no key changes without a trace.
 func (a *app) auditKey(ctx context.Context, what string, k vault.Key, why, detail string) error {
-	text := "fingerprint " + k.Print
-	if detail != "" {
-		text += ", " + detail
+	text := detail
+	if k.Print != "" {
+		text = strings.TrimSuffix("fingerprint "+k.Print+", "+detail, ", ")
 	}
 	done := action{Actor: operator(), Action: what, Object: keyName(k.ID), Why: why, Detail: text, At: time.Now().UTC()}
 	if err := a.audit(ctx, done); err != nil {

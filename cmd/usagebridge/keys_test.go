@@ -473,6 +473,64 @@ func (s *crashSite) everything() map[string][]string {
 	return all
 }
 
+func TestASecretIsGivenUpOnlyWhenItsKeyIsLost(t *testing.T) {
+	t.Parallel()
+	s := newCrashSite(t, sandbox.Plan{})
+	keys, err := s.app.vault(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := keys.Primary().ID
+	forget := func(want string) {
+		t.Helper()
+		if n, err := s.app.forgetKey(t.Context(), id, "lost"); exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) || n != 0 {
+			t.Errorf("got %d given up and error %v, want it refused: %s", n, err, want)
+		}
+	}
+	forget("the keyset has it")
+	if err := os.Remove(filepath.Join(s.app.config.StoreDir, "master-keyset.json")); err != nil {
+		t.Fatal(err)
+	}
+	member, err := s.app.broker.Member(t.Context(), "w1", (&engine{app: s.app, vault: keys}).note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget("worker w1 has it")
+	if err := member.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.app.forgetKey(t.Context(), id, "lost"); n != 2 || err != nil {
+		t.Fatalf("got %d given up and error %v, want both tokens", n, err)
+	}
+	forget("nothing is sealed with key")
+	if err := s.setTokens(); err != nil { // with a keyset that is made anew
+		t.Fatal(err)
+	}
+	e, err := newEngine(t.Context(), s.app, newRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := s.app.integration(t.Context(), "acme", "m")
+	if err != nil || e.link(i).Partner == nil {
+		t.Errorf("got error %v, want the integration in use again with its new tokens", err)
+	}
+}
+
+func TestDamagedRecordsDoNotMakeAKeysetTheWrongOne(t *testing.T) {
+	t.Parallel()
+	s := newCrashSite(t, sandbox.Plan{})
+	err := statusRecordsOf(s).Update(t.Context(), "acme", "m", func(i *status.Integration) error {
+		i.VendorToken, i.PartnerToken = i.VendorToken[:20]+"AAAA", i.PartnerToken[:20]+"AAAA"
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.setTokens(); err != nil {
+		t.Errorf("got error %v, want new tokens taken in place of damaged ones", err)
+	}
+}
+
 func TestNothingIsSealedThatAWorkerCouldNotOpen(t *testing.T) {
 	t.Parallel()
 	s := newCrashSite(t, sandbox.Plan{})

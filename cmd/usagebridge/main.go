@@ -19,6 +19,9 @@ import (
 )
 
 func main() {
+	if err := keepSecretsInMemory(); err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "usagebridge: warning: %v\n", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -10,22 +10,38 @@ import (
 	"testing"
 )
 
-const runbook = "../../deploy/runbook.md"
+// A person on call types what the documents say. A command that does not exist costs minutes then.
+func TestTheDocumentsNameOnlyCommandsAndFlagsThatExist(t *testing.T) {
+	for _, document := range []struct {
+		path         string
+		typed, named int // how many commands it has at least, in blocks and in the text
+	}{
+		{"../../deploy/runbook.md", 50, 20},
+		{"../../deploy/secrets.md", 10, 10},
+	} {
+		text, err := os.ReadFile(document.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		typed, named := commandLines(string(text))
+		if len(typed) < document.typed || len(named) < document.named {
+			t.Fatalf("%s: found %d commands in blocks and %d in the text: they are not read as they should be", document.path, len(typed), len(named))
+		}
+		for _, line := range slices.Concat(typed, named) {
+			if err := takes(line); err != nil && (!slices.Contains(named, line) || !isName(line)) {
+				t.Errorf("%s says %q: %v", document.path, line, err)
+			}
+		}
+	}
+}
 
-// A person on call types what the runbook says. A command that does not exist costs minutes then.
-func TestTheRunbookNamesOnlyCommandsAndFlagsThatExist(t *testing.T) {
-	text, err := os.ReadFile(runbook)
+func TestTheDocumentOfSecretsStaysShort(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/secrets.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	typed, named := commandLines(string(text))
-	if len(typed) < 50 || len(named) < 20 {
-		t.Fatalf("found %d commands in blocks and %d in the text: they are not read as they should be", len(typed), len(named))
-	}
-	for _, line := range slices.Concat(typed, named) {
-		if err := takes(line); err != nil && (!slices.Contains(named, line) || !isName(line)) {
-			t.Errorf("the runbook says %q: %v", line, err)
-		}
+	if lines := strings.Count(string(text), "\n"); lines > 150 {
+		t.Errorf("it has %d lines, want at most 150: who has lost a key reads no more", lines)
 	}
 }
 

@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			"serving":    serving,
 			"append":     appendMessage,
 			"partner":    callPartner,
+			"vault":      playVault,
 			"cluster":    startCluster,
 			"freeport":   freePort,
 			"platform":   playPlatform,

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -54,6 +55,9 @@ type Config struct {
 	// CertFile and KeyFile are the paths of a client certificate and its key,
 	// in PEM, for a server that asks for one; both or none.
 	CertFile, KeyFile string
+	// Exposed says whether others than those who should may use the file of a
+	// seed or a key; nil: who is not its owner may have no right to it at all.
+	Exposed func(fs.FileInfo) bool
 	// Name is shown in the server's list of connections.
 	Name string
 	// Logger takes disconnects and the server's asynchronous errors, which

@@ -44,22 +44,26 @@ func (c *Config) credentials() ([]nats.Option, error) {
 		options = append(options, option)
 	}
 	use(settingCreds, c.CredsFile, credsOption)
-	use(settingNKey, c.NKeyFile, nkeyOption)
+	exposed := c.Exposed
+	if exposed == nil {
+		exposed = func(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
+	}
+	use(settingNKey, c.NKeyFile, func(path string) (nats.Option, error) { return nkeyOption(path, exposed) })
 	use(settingCA, c.CAFile, caOption)
 	if c.CertFile != "" && c.KeyFile != "" {
-		use(settingKey, c.KeyFile, func(string) (nats.Option, error) { return certOption(c.CertFile, c.KeyFile) })
+		use(settingKey, c.KeyFile, func(string) (nats.Option, error) { return certOption(c.CertFile, c.KeyFile, exposed) })
 	}
 	return options, errors.Join(errs...)
 }
 
 func credsOption(path string) (nats.Option, error) {
-	_, err := readCredential(path, false)
+	_, err := readCredential(path, nil)
 	return nats.UserCredentials(path), err
 }
 
 // nkeyOption keeps what is in the file out of its error.
-func nkeyOption(path string) (nats.Option, error) {
-	if _, err := readCredential(path, true); err != nil {
+func nkeyOption(path string, exposed func(fs.FileInfo) bool) (nats.Option, error) {
+	if _, err := readCredential(path, exposed); err != nil {
 		return nil, err
 	}
 	option, err := nats.NkeyOptionFromSeed(path)
@@ -70,7 +74,7 @@ func nkeyOption(path string) (nats.Option, error) {
 }
 
 func caOption(path string) (nats.Option, error) {
-	data, err := readCredential(path, false)
+	data, err := readCredential(path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -80,12 +84,12 @@ func caOption(path string) (nats.Option, error) {
 	return nats.RootCAs(path), nil
 }
 
-func certOption(cert, key string) (nats.Option, error) {
-	certPEM, err := readCredential(cert, false)
+func certOption(cert, key string, exposed func(fs.FileInfo) bool) (nats.Option, error) {
+	certPEM, err := readCredential(cert, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", settingCert, err)
 	}
-	keyPEM, err := readCredential(key, true)
+	keyPEM, err := readCredential(key, exposed)
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +99,9 @@ func certOption(cert, key string) (nats.Option, error) {
 	return nats.ClientCert(cert, key), nil
 }
 
-// readCredential reads a file; a secret one must be its owner's alone.
-func readCredential(path string, secret bool) ([]byte, error) {
+// readCredential reads a file. exposed, which is not nil for a secret one, says
+// whether others may use it, too.
+func readCredential(path string, exposed func(fs.FileInfo) bool) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -105,7 +110,7 @@ func readCredential(path string, secret bool) ([]byte, error) {
 		return nil, err
 	case !info.Mode().IsRegular(): // before opening: a pipe would block
 		return nil, fmt.Errorf("%q is not a regular file (%s)", path, info.Mode())
-	case secret && info.Mode().Perm()&0o077 != 0:
+	case exposed != nil && exposed(info):
 		return nil, fmt.Errorf("file %q may be used by others than its owner (mode %04o); run chmod 600 on it", path, info.Mode().Perm())
 	}
 	return os.ReadFile(path)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +80,8 @@ func TestCredentialsThatCannotBeUsedAreNamedAtOnce(t *testing.T) {
 		{"a directory", Config{CAFile: dir}, []string{settingCA, "not a regular file"}},
 		{"no seed", Config{NKeyFile: text}, []string{settingNKey, "no seed of a user's nkey", "SU"}},
 		{"a seed for everybody", Config{NKeyFile: open}, []string{settingNKey, "mode 0644", "chmod 600"}},
+		{"a seed that its user calls exposed", Config{NKeyFile: text, Exposed: func(fs.FileInfo) bool { return true }}, []string{settingNKey, "mode 0600"}},
+		{"a seed that its user calls safe", Config{NKeyFile: open, Exposed: func(fs.FileInfo) bool { return false }}, []string{settingNKey, "no seed"}},
 		{"no certificate", Config{CAFile: text}, []string{settingCA, "holds no certificate"}},
 		{"two ways at once", Config{NKeyFile: text, CredsFile: text}, []string{settingCreds, settingNKey, "want one of them"}},
 		{"half a pair", Config{CertFile: text}, []string{settingCert, settingKey, "want both"}},

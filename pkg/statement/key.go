@@ -70,16 +70,20 @@ func (k *Key) String() string { return "statement.Key(" + k.id + ")" }
 func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // OpenKey reads the private key of a file: one PEM block with an ed25519 key
-// in PKCS #8, which nobody but its owner may read. With create a new key is
-// made where the path does not exist. The errors never repeat content; a
-// missing file can be told by [fs.ErrNotExist].
-func OpenKey(path string, create bool) (*Key, error) {
+// in PKCS #8. exposed says whether others than those who should may use the
+// file; nil: who is not its owner may have no right to it at all. With create a
+// new key is made where the path does not exist. The errors never repeat
+// content; a missing file can be told by [fs.ErrNotExist].
+func OpenKey(path string, create bool, exposed func(fs.FileInfo) bool) (*Key, error) {
 	if create {
 		if err := createKey(path); err != nil {
 			return nil, fmt.Errorf("create statement key %q: %w", path, err)
 		}
 	}
-	data, err := readKey(path)
+	if exposed == nil {
+		exposed = func(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
+	}
+	data, err := readKey(path, exposed)
 	if err != nil {
 		return nil, fmt.Errorf("statement key %q: %w", path, err)
 	}
@@ -90,7 +94,7 @@ func OpenKey(path string, create bool) (*Key, error) {
 	return key, nil
 }
 
-func readKey(path string) ([]byte, error) {
+func readKey(path string, exposed func(fs.FileInfo) bool) ([]byte, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; restore it from the backup, or make one with `openssl genpkey -algorithm ed25519`", fs.ErrNotExist)
@@ -110,7 +114,7 @@ func readKey(path string) ([]byte, error) {
 	if info, err = file.Stat(); err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if exposed(info) {
 		return nil, fmt.Errorf("may be used by others than its owner (mode %04o); run chmod 600 on it", info.Mode().Perm())
 	}
 	return io.ReadAll(io.LimitReader(file, maxKeyBytes))

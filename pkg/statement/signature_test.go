@@ -22,7 +22,7 @@ import (
 
 func newKey(t *testing.T) *statement.Key {
 	t.Helper()
-	key, err := statement.OpenKey(filepath.Join(t.TempDir(), "new", "key.pem"), true)
+	key, err := statement.OpenKey(filepath.Join(t.TempDir(), "new", "key.pem"), true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestAKeyIsMadeOnceAndReadByAllWhoStartAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range ids {
 		wg.Go(func() {
-			if key, err := statement.OpenKey(path, true); err == nil {
+			if key, err := statement.OpenKey(path, true, nil); err == nil {
 				ids[i] = key.ID()
 			}
 		})
@@ -204,7 +204,7 @@ func TestAKeyFileThatCannotServeIsRefusedWithWhatWouldServe(t *testing.T) {
 		{"the public half", write("public", 0o600, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})), "is a public key; signing wants the private one"},
 		{"another kind", write("other", 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")})), "is no ed25519 key in PKCS #8"},
 	} {
-		_, err := statement.OpenKey(bad.path, false)
+		_, err := statement.OpenKey(bad.path, false, nil)
 		if err == nil || !strings.Contains(err.Error(), bad.want) || !strings.Contains(err.Error(), bad.path) {
 			t.Errorf("%s: got %v, want an error with the path and %q", bad.name, err, bad.want)
 		}
@@ -212,8 +212,12 @@ func TestAKeyFileThatCannotServeIsRefusedWithWhatWouldServe(t *testing.T) {
 			t.Errorf("%s: got %v, want fs.ErrNotExist to be in it: %v", bad.name, err, missing)
 		}
 	}
-	if _, err := statement.OpenKey(write("good", 0o600, good), false); err != nil {
+	if _, err := statement.OpenKey(write("good", 0o600, good), false, nil); err != nil {
 		t.Errorf("a good key: got %v", err)
+	}
+	trusting := func(fs.FileInfo) bool { return false }
+	if _, err := statement.OpenKey(write("group", 0o640, good), false, trusting); err != nil {
+		t.Errorf("a key whose file is called safe: got %v", err)
 	}
 	if _, err := statement.ParsePublicKey(good); err == nil || !strings.Contains(err.Error(), "is a private key; want the public one") {
 		t.Errorf("a private key for a public one: got %v", err)

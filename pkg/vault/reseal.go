@@ -47,7 +47,11 @@ func (t Tally) String() string {
 		if t[id] == 1 {
 			secrets = "secret"
 		}
-		parts = append(parts, fmt.Sprintf("key %d (%d %s)", id, t[id], secrets))
+		key := fmt.Sprintf("key %d", id)
+		if id == 0 {
+			key = "no key that can be told"
+		}
+		parts = append(parts, fmt.Sprintf("%s (%d %s)", key, t[id], secrets))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -3,10 +3,15 @@ package vault
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/xml"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"text/template"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const verbs = "vsqxXdTptbcoOUeEfFgG"
@@ -114,6 +119,67 @@ func TestAVaultNeverShowsItsKeys(t *testing.T) {
 	for _, format := range []string{"%v", "%#v", "%d"} {
 		if got, want := fmt.Sprintf(format, v), "vault.Vault(key "+v.Fingerprint()+")"; got != want {
 			t.Errorf("%s: got %q, want %q", format, got, want)
+		}
+	}
+}
+
+// Whoever builds a format from parts must not build one that shows a secret.
+func FuzzNoFormatShowsASecret(f *testing.F) {
+	for _, format := range []string{"%v", "%+#v", "%[1]*d", "%!", "%x%s", "%[2]v", "%.3s", "%w", "%%%v", "%-08.3q"} {
+		f.Add(format)
+	}
+	const text = "s3cret-token"
+	secret := NewSecret(text)
+	f.Fuzz(func(t *testing.T, format string) {
+		if strings.Contains(format, text) {
+			return
+		}
+		for _, value := range []any{secret, &secret, holder{secret, secret}, &holder{secret, secret}, []any{secret}, map[string]any{"k": &secret}} {
+			assertHidden(t, format, fmt.Sprintf(format, value, value), text)
+			assertHidden(t, format, fmt.Errorf(format, value).Error(), text)
+		}
+	})
+}
+
+func TestASecretIsHiddenFromEveryEncodingAndFromErrors(t *testing.T) {
+	const text = "s3cret-token"
+	secret := NewSecret(text)
+	type record struct {
+		Token Secret            `json:"token" yaml:"token" xml:"token"`
+		Map   map[string]Secret `json:"map" yaml:"map" xml:"-"`
+		Inner struct{ Token *Secret }
+	}
+	r := record{Token: secret, Map: map[string]Secret{"k": secret}}
+	r.Inner.Token = &secret
+	encodings := map[string]func() ([]byte, error){
+		"json":          func() ([]byte, error) { return json.Marshal(r) },
+		"json indented": func() ([]byte, error) { return json.MarshalIndent(&r, "", " ") },
+		"xml":           func() ([]byte, error) { return xml.Marshal(r) },
+		"yaml":          func() ([]byte, error) { return yaml.Marshal(r) },
+		"template": func() ([]byte, error) {
+			var b bytes.Buffer
+			err := template.Must(template.New("").Parse("{{.}} {{.Token}} {{.Inner.Token}} {{printf `%q` .Map}}")).Execute(&b, r)
+			return b.Bytes(), err
+		},
+		"an error": func() ([]byte, error) {
+			return []byte(fmt.Errorf("call with %w: %v", errors.New("no"), r).Error()), nil
+		},
+		"a joined error": func() ([]byte, error) {
+			return []byte(errors.Join(fmt.Errorf("%+v", r), fmt.Errorf("%#v", &r)).Error()), nil
+		},
+		"a panic": func() (text []byte, err error) {
+			defer func() { text = fmt.Append(nil, recover()) }()
+			panic(fmt.Sprint("with ", secret, r))
+		},
+	}
+	for how, encode := range encodings {
+		encoded, err := encode()
+		if err != nil {
+			t.Errorf("%s: %v", how, err)
+		}
+		assertHidden(t, how, string(encoded), text)
+		if !strings.Contains(string(encoded), masked) {
+			t.Errorf("%s: got %q, want it masked", how, encoded)
 		}
 	}
 }
