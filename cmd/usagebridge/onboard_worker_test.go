@@ -107,3 +107,78 @@ func TestAWorkerGoesOnWithWhatACommandHasLeft(t *testing.T) {
 	stop()
 	s.settledButForTheLink("msp-1")
 }
+
+func TestAWorkerLeavesToAPersonWhatAPersonIsAt(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	record := func(source string, age time.Duration, change func(*onboarding.Record)) onboarding.Record {
+		r := onboarding.NewRecord(onboarding.Request{Vendor: "acme", Organization: "m"}, source, "ann", now.Add(-age))
+		if change != nil {
+			change(&r)
+		}
+		return r
+	}
+	step := func(p onboarding.Progress, s onboarding.Step) func(*onboarding.Record) {
+		return func(r *onboarding.Record) {
+			for _, before := range onboarding.Steps() {
+				if before == s {
+					break
+				}
+				r.Steps[before] = &onboarding.Progress{Done: now, Audited: true}
+			}
+			r.Steps[s] = &p
+		}
+	}
+	stopped := func(r *onboarding.Record) { r.Problem = onboarding.ProblemOrganizationExists }
+	for name, test := range map[string]struct {
+		record onboarding.Record
+		want   bool
+	}{
+		"a person's, a moment ago":       {record(askedByCommand, time.Second, nil), false},
+		"a person's, a minute ago":       {record(askedByCommand, time.Minute, nil), true},
+		"the API's, a moment ago":        {record(askedByAPI, time.Second, nil), false},
+		"an event's, a moment ago":       {record(askedByEvent, time.Second, nil), true},
+		"somebody is at it":              {record(askedByEvent, time.Hour, step(onboarding.Progress{Begun: now}, onboarding.StepVendor)), false},
+		"somebody was, and never ended":  {record(askedByEvent, time.Hour, step(onboarding.Progress{Begun: now.Add(-time.Minute)}, onboarding.StepVendor)), true},
+		"it waits for a person":          {record(askedByEvent, time.Hour, stopped), false},
+		"all is done":                    {record(askedByEvent, time.Hour, step(onboarding.Progress{}, onboarding.StepSession)), false},
+		"all is done, and not on record": {record(askedByEvent, time.Hour, step(onboarding.Progress{Done: now}, onboarding.StepRegistered)), true},
+	} {
+		if got := drivable(&test.record, now); got != test.want {
+			t.Errorf("%s: got %t, want %t", name, got, test.want)
+		}
+	}
+}
+
+func TestAnEventThatComesOnceMoreChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := newOnboardSite(t)
+	o, err := s.app.onboarder(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	m := event.Message{
+		Subject: event.RequestSubject("acme", "msp-1"), Stream: broker.StreamRequests, Sequence: 1, Stored: time.Now(),
+		Data: fmt.Appendf(nil, `{"specversion":"1.0","id":"a","source":"//t","type":"integration.requested.v1","time":%q,"data":{"vendorId":"acme","organizationId":"msp-1","organizationName":"Contoso",`+
+			`"email":"ann@contoso.example","firstName":"Ann","lastName":"Ott","vendorUserId":"u-1"}}`, time.Now().UTC().Format(time.RFC3339)),
+	}
+	if err := o.request(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	again := s.asks("msp-1") // a person corrects what the platform has not been told
+	again.VendorUserID = "u-1"
+	again.OrganizationName = "Contoso Ltd"
+	if _, err := o.ask(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.request(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.record("msp-1"); r.OrganizationName != "Contoso Ltd" || r.Source != askedByEvent {
+		t.Errorf("got %q by %s, want what the person said of what the event asked for", r.OrganizationName, r.Source)
+	}
+	if n := lettersLeft(t, s.app); n != 0 {
+		t.Errorf("got %d dead letters, want none", n)
+	}
+}

@@ -54,6 +54,13 @@ func TestAVendorPublishesWithWhatItIsPermittedInTheCluster(t *testing.T) {
 		t.Errorf("its own catalog: %v", err)
 	}
 
+	if err := nc.Publish(event.RequestSubject("acme", "o"), []byte("{}")); err != nil {
+		t.Errorf("its own request for an integration: %v", err)
+	}
+	if err := errors.Join(nc.FlushTimeout(10*time.Second), nc.LastError()); err != nil {
+		t.Errorf("its own request for an integration: %v", err)
+	}
+
 	foreign, err := publisher.New(nc, publisher.Config{Vendor: "other", Source: "//test"})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +89,7 @@ func TestAVendorPublishesWithWhatItIsPermittedInTheCluster(t *testing.T) {
 		}
 		wantDenied(t, denied, "listen on "+subject)
 	}
-	for _, subject := range []string{"$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.EVENTS_acme", "$KV.INTEGRATIONS.acme.o", "$JS.ACK.x", "audit.v1.me", "hint.v1.acme.o"} {
+	for _, subject := range []string{"$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.EVENTS_acme", "$KV.INTEGRATIONS.acme.o", "$JS.ACK.x", "audit.v1.me", "hint.v1.acme.o", event.RequestSubject("other", "o"), "integration.v1.acme.o.made"} {
 		if err := spy.Publish(subject, nil); err != nil {
 			t.Fatal(err)
 		}
