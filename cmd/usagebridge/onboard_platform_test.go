@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,7 +24,8 @@ type oemPlayed struct {
 	faults  map[string][]string      // by call, the next ones: a status, or what happens to the answer
 	made    map[string]int           // by call, what succeeded
 	calls   []string
-	before  func(call string) // nil: nothing; of every call, without the lock
+	before  func(call string) // nil: nothing; told of every call, without the lock
+	serving sync.WaitGroup
 }
 
 type oemPlayedOrg struct {
@@ -61,8 +63,13 @@ type oemPlayedRequest struct {
 
 func (p *oemPlayed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := strings.TrimPrefix(r.URL.Path, "/api/oem-api")
-	if p.before != nil {
-		p.before(call)
+	p.serving.Add(1)
+	defer p.serving.Done()
+	p.mu.Lock()
+	before := p.before
+	p.mu.Unlock()
+	if before != nil {
+		before(call)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,6 +206,37 @@ func furnishOEM(env *testscript.Env) error {
 	env.Values[oemPlayedKey{}] = p
 	env.Setenv("OEM", server.URL+"/api")
 	return os.WriteFile(env.WorkDir+"/oem.secret", []byte(oemPlayedSecret+"\n"), 0o600)
+}
+
+// fails has the next call fail so; an empty fault is none.
+func (p *oemPlayed) fails(call, fault string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if fault != "" {
+		p.faults[call] = append(p.faults[call], fault)
+	}
+}
+
+// tells has before told of every call from now on.
+func (p *oemPlayed) tells(before func(call string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before = before
+}
+
+// counts is what was made, by call, once nothing is on its way any more.
+func (p *oemPlayed) counts() map[string]int {
+	p.serving.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.made)
+}
+
+// org is an organization as it stands.
+func (p *oemPlayed) org(id string) (token, key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.orgs[id].token, p.orgs[id].integrations["pv-1"]
 }
 
 // secrets lists every secret that the platform has shown or was shown.

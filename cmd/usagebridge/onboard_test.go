@@ -173,9 +173,9 @@ func (s *onboardSite) settledAt(organization string, steps []onboarding.Step) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	o := s.platform.orgs[organization]
+	oemToken, key := s.platform.org(organization)
 	for what, token := range map[string][2]string{
-		"vendor token": {i.VendorToken, onboardVendorToken}, "partner token": {i.PartnerToken, o.integrations["pv-1"]}, "OEM token": {i.OEMToken, o.token},
+		"vendor token": {i.VendorToken, onboardVendorToken}, "partner token": {i.PartnerToken, key}, "OEM token": {i.OEMToken, oemToken},
 	} {
 		if got, err := keys.Open(token[0], i.Name()); err != nil || got.Reveal() != token[1] {
 			s.t.Errorf("%s: the %s on record is not the platform's (%v)", organization, what, err)
@@ -269,7 +269,7 @@ func TestAnOnboardingThatDiesAtAnyWriteGoesOnAndMakesNothingTwice(t *testing.T) 
 	if runs < 20 {
 		t.Errorf("died %d times, want at least 20: two writes and one for the audit log for each step", runs)
 	}
-	if made := s.platform.made; made["/organization"] != runs+2 || made["/integration"] != runs+2+s.lost || s.lost == 0 {
+	if made := s.platform.counts(); made["/organization"] != runs+2 || made["/integration"] != runs+2+s.lost || s.lost == 0 {
 		t.Errorf("got %v made, with %d removed; want one of each for %d organizations and what was removed", made, s.lost, runs+2)
 	}
 	s.hidden()
@@ -300,18 +300,22 @@ func TestAKilledCommandGoesOnWhereItWas(t *testing.T) {
 		for _, effect := range []bool{false, true} {
 			organization := fmt.Sprintf("msp-%s-%t", call[1:], effect)
 			cmd := command(organization)
-			s.platform.before = func(now string) {
+			started := make(chan *os.Process, 1)
+			s.platform.tells(func(now string) {
 				if now == call {
-					_ = cmd.Process.Kill()
+					_ = (<-started).Kill()
 				}
+			})
+			s.platform.fails(call, map[bool]string{false: "503"}[effect])
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
 			}
-			if !effect {
-				s.platform.faults[call] = []string{"503"}
-			}
-			if err := cmd.Run(); err == nil || cmd.ProcessState.Exited() {
+			started <- cmd.Process
+			if err := cmd.Wait(); err == nil || cmd.ProcessState.Exited() {
 				t.Fatalf("%s: got %v, want it killed", organization, err)
 			}
-			s.platform.before = nil
+			s.platform.tells(nil)
+			s.platform.counts() // what it was at is over
 			s.calm(organization)
 			for {
 				err := command(organization).Run()
@@ -326,7 +330,7 @@ func TestAKilledCommandGoesOnWhereItWas(t *testing.T) {
 			s.settled(organization)
 		}
 	}
-	if made := s.platform.made; made["/organization"] != 8 || made["/integration"] != 8+s.lost || s.lost != 1 {
+	if made := s.platform.counts(); made["/organization"] != 8 || made["/integration"] != 8+s.lost || s.lost != 1 {
 		t.Errorf("got %v made, with %d removed; want one of each for 8 organizations, and one key lost", made, s.lost)
 	}
 	links := strings.Split(strings.TrimSpace(said.String()), "\n")
@@ -399,7 +403,7 @@ func TestTwoWhoOnboardAtTheSameTimeMakeOneOfEach(t *testing.T) {
 			t.Errorf("got %v, want both to come to an end", err)
 		}
 	}
-	if made := s.platform.made; made["/organization"] != 1 || made["/integration"] != 1 || made["/session"] != 2 {
+	if made := s.platform.counts(); made["/organization"] != 1 || made["/integration"] != 1 || made["/session"] != 2 {
 		t.Errorf("got %v made, want one organization, one integration and a link for each", made)
 	}
 	s.settled("msp-1")
@@ -460,9 +464,7 @@ func TestAnOnboardingOverHTTPGivesItsLinkOnceAndSaysWhatIsInTheWay(t *testing.T)
 		{"the vendor token of another", "api-s3cret-token", body("msp-5", `,"vendorTokenOf":"msp-1"`), [2]string{}, http.StatusCreated, `"magicLink"`},
 		{"the vendor token of nobody", "api-s3cret-token", body("msp-6", `,"vendorTokenOf":"msp-9"`), [2]string{}, http.StatusUnprocessableEntity, `"pointer":"/vendorTokenOf"`},
 	} {
-		if test.fault[0] != "" {
-			s.platform.faults[test.fault[0]] = []string{test.fault[1]}
-		}
+		s.platform.fails(test.fault[0], test.fault[1])
 		status, text := s.post(address, test.token, test.body)
 		if status != test.status || !strings.Contains(text, test.want) {
 			t.Errorf("%s: got %d %s, want %d with %s", test.name, status, text, test.status, test.want)

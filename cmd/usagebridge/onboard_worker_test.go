@@ -52,9 +52,7 @@ func TestAnEventAsksForAnIntegrationAndTheWorkerMakesIt(t *testing.T) {
 	s.requests("f", "msp-3", `"specversion":"1.0",`, "")
 	s.requests("g", "msp-3", "requested.v1", "requested.v2")
 	s.requests("h", "msp-3", time.Now().UTC().Format("2006"), "2019")
-	s.platform.mu.Lock()
-	s.platform.faults["/integration"] = append(s.platform.faults["/integration"], "429")
-	s.platform.mu.Unlock()
+	s.platform.fails("/integration", "429")
 	s.requests("i", "msp-4")
 	r := s.awaits("msp-2", onboarding.Done)
 	if p := r.At(onboarding.StepSession); r.Source != askedByEvent || p.Attempts != 0 || r.OrganizationName != "Name of msp-2" {
@@ -77,7 +75,7 @@ func TestAnEventAsksForAnIntegrationAndTheWorkerMakesIt(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("dead letters: got %q, want %q", got, want)
 	}
-	if made := s.platform.made; made["/organization"] != 3 || made["/integration"] != 3 || made["/session"] != 1 {
+	if made := s.platform.counts(); made["/organization"] != 3 || made["/integration"] != 3 || made["/session"] != 1 {
 		t.Errorf("got %v made, want one of each for three organizations, and the link of the first", made)
 	}
 	stop()
@@ -97,8 +95,8 @@ func TestAWorkerGoesOnWithWhatACommandHasLeft(t *testing.T) {
 	}
 	s.calm("msp-1")
 	s.awaits("msp-1", onboarding.Done)
-	if s.platform.made["/session"] != 0 {
-		t.Errorf("got %d links, want none: nobody has asked the worker for one", s.platform.made["/session"])
+	if n := s.platform.counts()["/session"]; n != 0 {
+		t.Errorf("got %d links, want none: nobody has asked the worker for one", n)
 	}
 	// No token is configured, so there is no API.
 	if status, text := s.post(address, "", "{}"); status != http.StatusNotFound {

@@ -114,8 +114,8 @@ type Moved struct {
 // somebody else is at it, and ErrDone at the end; Moved tells then what it was about. Whatever it returns,
 // calling it again goes on.
 //
-// The end of ctx ends a call to the platform. What came of it is recorded all the
-// same.
+// The end of ctx ends a call to the platform, but none whose answer holds what is
+// shown once: that one is waited for. What came of a call is recorded all the same.
 func (d *Driver) Advance(ctx context.Context, vendor, organization string, who Actor) (Moved, error) {
 	var m Moved
 	if err := ctx.Err(); err != nil {
@@ -136,9 +136,13 @@ func (d *Driver) Advance(ctx context.Context, vendor, organization string, who A
 	if err != nil {
 		return m, err
 	}
+	kept := context.WithoutCancel(ctx)
+	if m.Action.makes() {
+		ctx = kept
+	}
 	answer, link := d.do(ctx, &m.Record, m.Action)
 	var verdict error
-	ctx = context.WithoutCancel(ctx)
+	ctx = kept
 	m.Record, err = d.config.Records.Update(ctx, vendor, organization, func(r *Record) error {
 		if !r.Changed.Equal(stamp) || verdict == nil {
 			verdict = r.End(who, m.Action, answer, d.config.Now())

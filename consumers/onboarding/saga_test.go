@@ -101,8 +101,10 @@ func (w *world) ask(t interface{ Fatal(...any) }, q onboarding.Request, g onboar
 	w.record.Take(&g, "ann", w.now)
 }
 
-func (w *world) driver() *onboarding.Driver {
-	return onboarding.NewDriver(onboarding.Config{
+func (w *world) driver() *onboarding.Driver { return onboarding.NewDriver(w.config()) }
+
+func (w *world) config() onboarding.Config {
+	return onboarding.Config{
 		Records: w, Vault: w.keys,
 		Platform: func(string) (onboarding.Platform, error) { return w, nil },
 		Register: w.register,
@@ -111,7 +113,7 @@ func (w *world) driver() *onboarding.Driver {
 		},
 		Fingerprint: func(s vault.Secret, _ string) string { return fmt.Sprint(len(s.Reveal())) },
 		Now:         func() time.Time { w.now = w.now.Add(time.Second); return w.now },
-	})
+	}
 }
 
 // happen lets fate have its way with one thing that is done outside.
@@ -372,6 +374,34 @@ func TestAStoreThatForgetsToSayThatItHasStoredChangesNothing(t *testing.T) {
 	}
 	if w.record.Problem != onboarding.ProblemOrganizationExists {
 		t.Errorf("recorded: got %q, want what was told", w.record.Problem)
+	}
+}
+
+// leaving is a platform that answers after whoever asked has given up.
+type leaving struct {
+	*world
+	leave func()
+}
+
+func (l leaving) CreateOrganization(ctx context.Context, q *onboarding.Request) (vault.Secret, error) {
+	l.leave()
+	if ctx.Err() != nil {
+		return vault.Secret{}, &onboarding.CallError{Class: onboarding.Cancelled, Unknown: true, Err: ctx.Err()}
+	}
+	return l.world.CreateOrganization(ctx, q)
+}
+
+func TestAnAnswerThatIsGivenOnceIsWaitedForByWhoGivesUp(t *testing.T) {
+	w := newWorld(t, func(string) string { return fine })
+	ctx, leave := context.WithCancel(t.Context())
+	config := w.config()
+	config.Platform = func(string) (onboarding.Platform, error) { return leaving{w, leave}, nil }
+	m, err := onboarding.NewDriver(config).Advance(ctx, "acme", "msp-0042", ann)
+	if err != nil || m.Record.OEMToken == "" || w.record.OEMToken == "" {
+		t.Errorf("got %v and %+v, want the token kept", err, w.record)
+	}
+	if _, err := onboarding.NewDriver(config).Advance(ctx, "acme", "msp-0042", ann); !errors.Is(err, context.Canceled) {
+		t.Errorf("after that: got %v, want nothing begun", err)
 	}
 }
 
