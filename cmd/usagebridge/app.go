@@ -123,30 +123,40 @@ func (a *app) integrations(ctx context.Context) (*broker.Bucket[status.Integrati
 
 // statusRecords keeps integrations in their bucket (status.Records).
 type statusRecords struct {
-	bucket interface {
-		Update(ctx context.Context, key string, change func(*status.Integration) error) (status.Integration, error)
-	}
+	bucket changeable[status.Integration]
 }
-
-// recordTime is for how long it is tried to record what was learnt of an
-// integration: an answer that nobody recorded may be the last for days, and until
-// the next one people would read a status that is wrong.
-const recordTime = 30 * time.Second
 
 // Update changes one record by compare-and-set.
 func (r statusRecords) Update(ctx context.Context, vendor, organization string, change func(*status.Integration) error) error {
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval, wait.MaxInterval, wait.MaxElapsedTime = 100*time.Millisecond, 5*time.Second, recordTime
-	return backoff.Retry(func() error {
+	_, err := changePatiently(ctx, r.bucket, broker.IntegrationKey(vendor, organization), change)
+	return err
+}
+
+// changeable is a bucket, as far as its records are changed.
+type changeable[T any] interface {
+	Update(ctx context.Context, key string, change func(*T) error) (T, error)
+}
+
+// recordTime is for how long it is tried to record what is told once: an answer of
+// the partner that may be the last for days, a token that the platform shows and
+// never again.
+const recordTime = 30 * time.Second
+
+// changePatiently changes a record by compare-and-set, and tries again when NATS does
+// not answer. An error of change ends it.
+func changePatiently[T any](ctx context.Context, bucket changeable[T], key string, change func(*T) error) (T, error) {
+	wait := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(recordTime))
+	return backoff.RetryWithData(func() (T, error) {
 		var unwanted error
-		_, err := r.bucket.Update(ctx, broker.IntegrationKey(vendor, organization), func(i *status.Integration) error {
-			unwanted = change(i)
+		stored, err := bucket.Update(ctx, key, func(record *T) error {
+			unwanted = change(record)
 			return unwanted
 		})
 		if unwanted != nil || errors.Is(err, broker.ErrNotFound) {
-			return backoff.Permanent(err)
+			err = backoff.Permanent(err)
 		}
-		return err
+		return stored, err
 	}, backoff.WithContext(wait, ctx))
 }
 

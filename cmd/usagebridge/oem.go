@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -20,12 +21,21 @@ func (c *Config) oemClient() (*oemapi.Client, error) {
 	if c.OEMAPIURL == "" {
 		return nil, usagef("%[1]s_OEM_API_URL is not set: to call the platform's OEM-API set it, %[1]s_OEM_CLIENT_ID and %[1]s_OEM_CLIENT_SECRET_FILE", envPrefix)
 	}
+	return c.oemClientAt(c.OEMAPIURL, nil)
+}
+
+// oemClientAt is oemClient for a platform at another address. The secret's file is
+// read each time: it may have been replaced. Without a transport it gets its own.
+func (c *Config) oemClientAt(apiURL string, transport http.RoundTripper) (*oemapi.Client, error) {
+	if c.OEMClientID == "" || c.OEMClientSecretFile == "" {
+		return nil, usagef("%[1]s_OEM_CLIENT_ID and %[1]s_OEM_CLIENT_SECRET_FILE: want both, the vendor's at the platform's OEM-API", envPrefix)
+	}
 	secret, err := readSecretFile(c.OEMClientSecretFile)
 	if err != nil {
 		return nil, usagef("%s_OEM_CLIENT_SECRET_FILE: %w", envPrefix, err)
 	}
 	client, err := oemapi.New(oemapi.Config{
-		BaseURL: c.OEMAPIURL, ClientID: c.OEMClientID, ClientSecret: oemapi.NewSecret(secret), Timeout: c.PartnerTimeout,
+		BaseURL: apiURL, ClientID: c.OEMClientID, ClientSecret: oemapi.NewSecret(secret), Transport: transport, Timeout: c.PartnerTimeout,
 	})
 	if err != nil {
 		return nil, usagef("base URL of %[1]s_OEM_API_URL, client id of %[1]s_OEM_CLIENT_ID, client secret in the file of %[1]s_OEM_CLIENT_SECRET_FILE: %[2]w", envPrefix, err)

@@ -81,25 +81,9 @@ type onboardRecords struct {
 	bucket *broker.Bucket[onboarding.Record]
 }
 
-// onboardWriting is how long a change is tried again when NATS does not answer: it
-// may hold a token that the platform shows once.
-const onboardWriting = 30 * time.Second
-
 // Update changes one record by compare-and-set.
 func (r onboardRecords) Update(ctx context.Context, vendor, organization string, change func(*onboarding.Record) error) (onboarding.Record, error) {
-	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxElapsedTime(onboardWriting))
-	return backoff.RetryWithData(func() (onboarding.Record, error) {
-		refused := false
-		stored, err := r.bucket.Update(ctx, broker.IntegrationKey(vendor, organization), func(record *onboarding.Record) error {
-			err := change(record)
-			refused = err != nil
-			return err
-		})
-		if refused || errors.Is(err, broker.ErrNotFound) {
-			err = backoff.Permanent(err)
-		}
-		return stored, err
-	}, backoff.WithContext(wait, ctx))
+	return changePatiently(ctx, r.bucket, broker.IntegrationKey(vendor, organization), change)
 }
 
 // auditOnboarding puts a step on record. The id is the step's own, so that one that

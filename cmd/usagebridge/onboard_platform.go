@@ -14,21 +14,11 @@ import (
 // (onboarding.Platform).
 type onboardPlatform struct{ client *oemapi.Client }
 
-// onboardingAt is the platform at an address. The secret's file is read each time:
-// it may have been replaced.
+// onboardingAt is the platform at an address.
 func (a *app) onboardingAt(apiURL string, transport http.RoundTripper) (onboarding.Platform, error) {
-	if a.config.OEMClientID == "" || a.config.OEMClientSecretFile == "" {
-		return nil, usagef("%[1]s_OEM_CLIENT_ID and %[1]s_OEM_CLIENT_SECRET_FILE: want both, the vendor's at the platform's OEM-API", envPrefix)
-	}
-	secret, err := readSecretFile(a.config.OEMClientSecretFile)
+	client, err := a.config.oemClientAt(apiURL, transport)
 	if err != nil {
-		return nil, usagef("%s_OEM_CLIENT_SECRET_FILE: %w", envPrefix, err)
-	}
-	client, err := oemapi.New(oemapi.Config{
-		BaseURL: apiURL, ClientID: a.config.OEMClientID, ClientSecret: oemapi.NewSecret(secret), Transport: transport, Timeout: a.config.PartnerTimeout,
-	})
-	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	return onboardPlatform{client}, nil
 }
