@@ -230,7 +230,23 @@ func (w *world) onboard(ctx context.Context, organization string) error {
 	if err := w.figures(ctx, organization, 5, time.Now()); err != nil {
 		return err
 	}
+	if err := w.snapshot(ctx, organization); err != nil {
+		return err
+	}
 	return w.delivered(ctx, organization)
+}
+
+// snapshot publishes all counts of the last account, of which nothing else is known.
+func (w *world) snapshot(ctx context.Context, organization string) error {
+	const file = "snapshot.ndjson"
+	account := ids("a")[catalogSize-1]
+	event := fmt.Sprintf(`{"specversion":"1.0","id":"snapshot-%d","source":"//gameday","type":"usage.snapshot.v1","time":%q,`+
+		`"data":{"vendorId":%q,"organizationId":%q,"accountId":%q,"counts":[{"accountId":%[5]q,"serviceId":"s-1","unitCount":1}]}}`,
+		time.Now().UnixNano(), time.Now().UTC().Format(time.RFC3339Nano), vendor, organization, account)
+	if err := w.write(file, event); err != nil {
+		return err
+	}
+	return w.do(ctx, "publish", file, "--integration", name(organization))
 }
 
 // add adds an integration and publishes its catalog.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // prometheusThat answers each query with a vector, or refuses it where refuses says so.
@@ -135,11 +136,12 @@ func TestWhatWasFoundIsDrawn(t *testing.T) {
 	server := prometheusThat(t, never, func(expr string) string {
 		switch {
 		case strings.Contains(expr, "vendor_stopped"):
-			return `{"metric":{},"values":[[1,"42"]]}`
+			return fmt.Sprintf(`{"metric":{},"values":[[%d,"42"]]}`, time.Now().Unix())
 		case strings.Contains(expr, "doctor_findings)"):
 			return ""
 		}
-		return `{"metric":{"vendor":"<acme>","organization":"msp-1"},"values":[[1,"1"],[2,"+Inf"],[3,"7"]]}`
+		return fmt.Sprintf(`{"metric":{"vendor":"<acme>","organization":"msp-1"},"values":[[1,"1"],[2,"+Inf"],[%d,"7"]]},`+
+			`{"metric":{"vendor":"gone","organization":"msp-0"},"values":[[1,"1"]]}`, time.Now().Unix())
 	})
 	dir := t.TempDir()
 	if err := run(t.Context(), []string{"-ask", server, "-draw", dir, "-range", "1m"}, io.Discard); err != nil {
@@ -160,6 +162,9 @@ func TestWhatWasFoundIsDrawn(t *testing.T) {
 			if !strings.Contains(string(text), want) {
 				t.Errorf("%s has no %s", file, want)
 			}
+		}
+		if strings.Contains(string(text), "<td>msp-0</td>") {
+			t.Errorf("%s has a row of what is no more", file)
 		}
 		if strings.Contains(string(text), "NaN") || strings.Contains(string(text), "<acme>") {
 			t.Errorf("%s has a NaN, or a label that is not escaped", file)

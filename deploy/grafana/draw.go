@@ -95,9 +95,14 @@ func (d *drawing) panel(p *panel, findings []finding) drawnPanel {
 	if found == 0 {
 		return drawn
 	}
+	if p.kind == number || p.kind == rows {
+		if found = d.present(findings); found == 0 {
+			return drawn
+		}
+	}
 	switch p.kind {
 	case number:
-		value := findings[0].series[0].last().value
+		value := first(findings).last().value
 		drawn.Number, drawn.Color = spell(value, p.unit), colorOf(p.colorAt(value))
 	case rows:
 		drawn.Table = tableOf(p, findings)
@@ -105,6 +110,27 @@ func (d *drawing) panel(p *panel, findings []finding) drawnPanel {
 		drawn.Curves = d.curves(p, findings)
 	}
 	return drawn
+}
+
+// first is the first series of all.
+func first(findings []finding) series {
+	for _, f := range findings {
+		if len(f.series) > 0 {
+			return f.series[0]
+		}
+	}
+	return series{}
+}
+
+// present drops the series that have no value any more, and counts the others.
+func (d *drawing) present(findings []finding) (left int) {
+	for i := range findings {
+		findings[i].series = slices.DeleteFunc(findings[i].series, func(s series) bool {
+			return s.last().at < float64(d.End.Unix())-d.Span.Seconds()/20
+		})
+		left += len(findings[i].series)
+	}
+	return left
 }
 
 // colorAt is the colour of the level that a value has reached.
@@ -217,7 +243,7 @@ func spell(value float64, unit string) string {
 	case events, requests:
 		return strconv.FormatFloat(value, 'g', 3, 64) + "/s"
 	}
-	return strconv.FormatFloat(value, 'f', -1, 64)
+	return strconv.FormatFloat(math.Round(value*1000)/1000, 'f', -1, 64)
 }
 
 // write writes the page into the directory, if there is one.

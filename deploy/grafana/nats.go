@@ -83,14 +83,14 @@ var natsRoom = []panel{
 			` / (max by (stream) (usagebridge_stream_limit_bytes{stream=~"$stream"}) > 0)`, "{{stream}}"}},
 	},
 	{
-		kind: lines, width: 6, title: "Share when the retention is reached", unit: share, levels: []level{{color: good}, {1, bad}}, empty: "no stream has both limits, or all are young",
-		asks: "Will a stream fit when it is as old as it may become, if it goes on as it did so far? Size times age allowed by age, of streams of an hour and more.",
+		kind: lines, width: 6, title: "Share when the retention is reached", unit: share, levels: []level{{color: good}, {1, bad}}, empty: "no stream has both limits",
+		asks: "Will a stream fit when it is as old as it may become, if it goes on as it did so far? Size times age allowed by age; what is younger than an hour counts as an hour old.",
 		normal: "Below the mark. Above it the stream is full before its oldest message leaves; early on this swings, " +
 			"and one busy day at the beginning weighs much.",
 		next: "Give the stream more room, or keep less: `usagebridge capacity`.",
 		queries: []query{{`max by (stream) (usagebridge_stream_bytes{stream=~"$stream"})` +
 			` * (max by (stream) (usagebridge_stream_max_age_seconds{stream=~"$stream"}) > 0)` +
-			` / (max by (stream) (usagebridge_stream_oldest_age_seconds{stream=~"$stream"}) > 3600)` +
+			` / clamp_min(max by (stream) (usagebridge_stream_oldest_age_seconds{stream=~"$stream"}), 3600)` +
 			` / (max by (stream) (usagebridge_stream_limit_bytes{stream=~"$stream"}) > 0)`, "{{stream}}"}},
 	},
 	{
@@ -106,7 +106,7 @@ var natsRoom = []panel{
 		normal: "Climbing to 100 % and staying there: full history. A fall: messages left early, or the stream was made anew. " +
 			"Messages not folded yet must be young: what leaves before it is folded is lost.",
 		next: "Messages not folded yet; `usagebridge doctor` (streams.retention).",
-		queries: []query{{`max by (stream) (usagebridge_stream_oldest_age_seconds{stream=~"$stream"})` +
+		queries: []query{{`max by (stream) (usagebridge_stream_oldest_age_seconds{stream=~"$stream", stream!="KV_LEASES"})` +
 			` / (max by (stream) (usagebridge_stream_max_age_seconds{stream=~"$stream"}) > 0)`, "{{stream}}"}},
 	},
 }

@@ -16,7 +16,7 @@ var (
 )
 
 var (
-	functions = []string{"count", "histogram_quantile", "increase", "max", "min", "rate", "round", "scalar", "sum", "topk"}
+	functions = []string{"clamp_min", "count", "histogram_quantile", "increase", "max", "min", "rate", "round", "scalar", "sum", "topk"}
 	operators = []string{"bool", "or"}
 	builtin   = []string{"__rate_interval", "__range", "__url_time_range"}
 )
