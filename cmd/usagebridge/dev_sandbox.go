@@ -22,7 +22,7 @@ type playedPlatform struct {
 // Files in the store of dev.
 const (
 	playedFile       = "sandbox.json"
-	playedSecretFile = "sandbox-oem.secret"
+	playedSecretFile = "sandbox-oem.secret" //nolint:gosec // the name of a file
 )
 
 // announceSandbox lets this process and other commands know the sandbox that it

@@ -31,9 +31,7 @@ func (l *Lane) call(ctx context.Context, t turn) {
 	if made && o.Verdict.Ruling == NotCounted {
 		l.cut++
 	}
-	if t.proven != l.proven && first.Key.Kind == mapping && !first.Read {
-		a.Observed = "" // it may be older than what a count has proved meanwhile
-	}
+	a = l.heeded(t, a)
 	news := l.adapt(o, t, now)
 	if first.List && o.Verdict.Ruling == Delivered && t.epoch == l.epoch && l.saw(sight, t.look, now) {
 		news = append(news, Lost)
@@ -52,13 +50,29 @@ func (l *Lane) call(ctx context.Context, t turn) {
 			l.book.Settle(o)
 		}
 	}
-	for _, class := range news {
+	if len(news) > 0 {
 		<-earlier
+		l.tell(ctx, t, a, news)
+	}
+}
+
+// tell tells the keeper of the status what an answer says.
+func (l *Lane) tell(ctx context.Context, t turn, a Answer, news []Class) {
+	for _, class := range news {
 		l.signal(ctx, Signal{
-			Organization: l.organization, Class: class, Operation: first.Operation(),
-			Generation: first.Generation, Credentials: t.link.Credentials, Answer: a,
+			Organization: l.organization, Class: class, Operation: t.tasks[0].Operation(),
+			Generation: t.tasks[0].Generation, Credentials: t.link.Credentials, Answer: a,
 		})
 	}
+}
+
+// heeded is the answer without a word on the status that may be older than what a
+// count has proved meanwhile.
+func (l *Lane) heeded(t turn, a Answer) Answer {
+	if t.proven != l.proven && t.tasks[0].Key.Kind == mapping && !t.tasks[0].Read {
+		a.Observed = ""
+	}
+	return a
 }
 
 // announces queues for the keeper of the status: it hears of answers in the order
