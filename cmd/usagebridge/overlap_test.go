@@ -302,6 +302,36 @@ func TestAnOverlapThatIsOverDropsTheFormerTokensAndSendsEverythingAgain(t *testi
 	}
 }
 
+// What the former tokens took is not where the new ones lead, whatever comes after them.
+func TestTokensSetWhileFiguresGoElsewhereHaveEverythingSentAgain(t *testing.T) {
+	t.Parallel()
+	s := newCrashSite(t, sandbox.Plan{})
+	set := func(vendorToken, partnerToken string) (in status.Input) {
+		t.Helper()
+		err := statusRecordsOf(s).Update(t.Context(), "acme", "m", func(i *status.Integration) (err error) {
+			in, _, err = s.app.setCredentials(t.Context(), i, newIntegration{vendorToken: vendorToken, partnerToken: partnerToken, overlap: time.Hour})
+			i.UsePrevious(status.Observation{At: time.Now()})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in
+	}
+	for n, step := range []struct {
+		vendorToken, partnerToken string
+		want                      status.Input
+	}{
+		{"v1", "p1", status.CredentialsRenewed}, // another partner token than at first
+		{"v2", "p1", status.CredentialsRenewed}, // the same, but the first ones have been used
+		{"v2", "p1", status.CredentialsRenewed}, // even if nothing changes: they may have been used again
+	} {
+		if got := set(step.vendorToken, step.partnerToken); got != step.want {
+			t.Errorf("step %d: got %s, want %s", n+1, got, step.want)
+		}
+	}
+}
+
 func TestWithoutAnOverlapRefusedTokensHoldAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newOverlapSite(t)

@@ -412,6 +412,9 @@ func TestAKeysetIsEncryptedByAKeyManagementServiceWhereItLies(t *testing.T) {
 func TestAMarkTellsSecretsApartAndNothingElse(t *testing.T) {
 	v := newVault(t)
 	mark := v.Mark(NewSecret("1234"), integration)
+	if one, other := v.Mark(NewSecret("1 2"), "acme/m"), v.Mark(NewSecret("2"), "acme/m 1"); one == other {
+		t.Errorf("got %q for both: where the owner ends makes no difference", one)
+	}
 	if len(mark) != 16 || strings.Trim(mark, "0123456789abcdef") != "" {
 		t.Errorf("got %q, want 16 hexadecimal digits", mark)
 	}
@@ -421,7 +424,7 @@ func TestAMarkTellsSecretsApartAndNothingElse(t *testing.T) {
 	for what, other := range map[string]string{
 		"another secret":                 v.Mark(NewSecret("1235"), integration),
 		"another owner":                  v.Mark(NewSecret("1234"), "acme/msp-0043"),
-		"a blank moved to the owner":     v.Mark(NewSecret("234"), integration+" 1"),
+		"a blank moved to the owner":     v.Mark(NewSecret("34"), integration+" 12"),
 		"a keyset that nobody else has":  newVault(t).Mark(NewSecret("1234"), integration),
 		"the print of the key that made": v.Primary().Print,
 	} {
