@@ -55,7 +55,7 @@ test: check ## check, every test (with -race where a C compiler is found), every
 	@race=$$($(RACE_PROBE)); \
 	[ -n "$$race" ] || echo "the race detector cannot be built here (it needs a C compiler and cgo): testing without it"; \
 	set -x; \
-	$(GO) test $$race -shuffle=on -timeout 15m ./... && \
+	$(GO) test $$race -shuffle=on -timeout 20m ./... && \
 	$(GO) test -shuffle=on -timeout 10m -run '$(UNRACED)' ./cmd/usagebridge && \
 	$(GO) test $$race -vet=off -timeout 10m -run '^$$' -bench . -benchtime 1x ./...
 

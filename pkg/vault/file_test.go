@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -277,10 +278,13 @@ func TestAVaultFollowsItsFileAndKeepsWhatItHasWhenThatIsBroken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var mu sync.Mutex
 	var heard []string
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		go v.Follow(ctx, time.Second, accept, func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if err == nil {
 				heard = append(heard, fmt.Sprint(states(v)))
 				return
@@ -289,9 +293,14 @@ func TestAVaultFollowsItsFileAndKeepsWhatItHasWhenThatIsBroken(t *testing.T) {
 		})
 		step := func(change func(), want string, complains bool) {
 			t.Helper()
+			mu.Lock()
 			heard = nil
+			mu.Unlock()
 			change()
-			<-time.After(3 * time.Second) // each is said once
+			<-time.After(3500 * time.Millisecond) // each is said once
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if len(heard) != 1 || !strings.Contains(heard[0], want) || (v.Complaint() != nil) != complains {
 				t.Errorf("got %q and complaint %v, want %q once, and a complaint: %t", heard, v.Complaint(), want, complains)
 			}
