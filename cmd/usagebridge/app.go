@@ -71,17 +71,29 @@ func (c *Config) checkWorld() error {
 // findOrStart finds the server that another process runs on the store
 // directory, or on that of dev, and starts one when there is none.
 func (a *app) findOrStart() (url string, err error) {
-	for _, dir := range []string{a.config.StoreDir, devDir(a.config.StoreDir)} {
-		url, running, err := broker.FindEmbedded(dir)
-		if err != nil {
-			return "", err
-		}
-		if running {
-			a.config.StoreDir = dir
-			return url, a.config.readSandbox(dir)
-		}
+	url, running, err := a.config.adoptRunning()
+	if err != nil {
+		return "", err
+	}
+	if running {
+		return url, a.config.readSandbox()
 	}
 	return a.startEmbedded()
+}
+
+// adoptRunning takes the store directory on which another process runs the server:
+// the configured one, or that of dev.
+func (c *Config) adoptRunning() (url string, running bool, err error) {
+	for _, dir := range []string{c.StoreDir, devDir(c.StoreDir)} {
+		if url, running, err = broker.FindEmbedded(dir); err != nil {
+			return "", false, err
+		}
+		if running {
+			c.StoreDir = dir
+			return url, true, nil
+		}
+	}
+	return "", false, nil
 }
 
 // startEmbedded starts the server of the store directory in this process.

@@ -170,12 +170,12 @@ func (r *rotation) open(ctx context.Context) (*vault.Vault, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	sealed, err := vault.Count(ctx, r.places...)
+	sealed, err := vault.Sealed(ctx, r.places...)
 	if err != nil {
 		return nil, err
 	}
 	r.done.Primary = keys.Primary().ID
-	return keys, r.app.checkKeyset(ctx, keys, sealed, r.places)
+	return keys, checkKeyset(keys, sealed)
 }
 
 // begin adds a key, unless an earlier rotation has not come to its end.

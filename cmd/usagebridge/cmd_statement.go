@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/statement"
 	"github.com/usagebridge/usagebridge/pkg/vault"
 )
@@ -230,17 +229,8 @@ func loadStatementConfig() (Config, error) {
 	if err != nil || config.NATSURL != "" {
 		return config, err
 	}
-	for _, dir := range []string{config.StoreDir, devDir(config.StoreDir)} {
-		_, running, err := broker.FindEmbedded(dir)
-		if err != nil {
-			return config, err
-		}
-		if running {
-			config.StoreDir = dir
-			break
-		}
-	}
-	return config, nil
+	_, _, err = config.adoptRunning()
+	return config, err
 }
 
 func (c *cli) statementKeyCommand() *cobra.Command {

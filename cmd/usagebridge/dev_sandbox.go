@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/usagebridge/usagebridge/pkg/broker"
 	"github.com/usagebridge/usagebridge/pkg/sandbox"
 )
 
@@ -38,29 +37,26 @@ func (c *Config) announceSandbox(apiURL string, client sandbox.OEM) error {
 	if err != nil {
 		return fmt.Errorf("tell other commands of the sandbox: %w", err)
 	}
-	return c.readSandbox(c.StoreDir)
+	return c.readSandbox()
 }
 
 // findSandbox takes the OEM-API of the sandbox that a running dev plays on the store
 // directory, if the environment names none.
 func (c *Config) findSandbox() error {
-	for _, dir := range []string{c.StoreDir, devDir(c.StoreDir)} {
-		_, running, err := broker.FindEmbedded(dir)
-		if err != nil {
-			return err
-		}
-		if running {
-			return c.readSandbox(dir)
-		}
+	_, running, err := c.adoptRunning()
+	if err != nil || !running {
+		return err
 	}
-	return nil
+	return c.readSandbox()
 }
 
-func (c *Config) readSandbox(dir string) error {
+// readSandbox reads what dev has told of its sandbox, if it plays one on the store
+// directory.
+func (c *Config) readSandbox() error {
 	if c.OEMAPIURL != "" || c.NATSURL != "" {
 		return nil
 	}
-	text, err := os.ReadFile(filepath.Join(dir, playedFile))
+	text, err := os.ReadFile(filepath.Join(c.StoreDir, playedFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -69,8 +65,8 @@ func (c *Config) readSandbox(dir string) error {
 		err = json.Unmarshal(text, &played)
 	}
 	if err != nil {
-		return fmt.Errorf("read what dev says of its sandbox in %s: %w", dir, err)
+		return fmt.Errorf("read what dev says of its sandbox in %s: %w", c.StoreDir, err)
 	}
-	c.OEMAPIURL, c.OEMClientID, c.OEMClientSecretFile = played.APIURL, played.ClientID, filepath.Join(dir, playedSecretFile)
+	c.OEMAPIURL, c.OEMClientID, c.OEMClientSecretFile = played.APIURL, played.ClientID, filepath.Join(c.StoreDir, playedSecretFile)
 	return nil
 }

@@ -43,6 +43,7 @@ type engine struct {
 	linking sync.Mutex                // guards what follows, and the order of links
 	hosts   map[string]*delivery.Host // by scheme and host
 	closed  map[string]bool           // keys of the records whose tokens cannot be opened
+	ends    map[string]time.Time      // of the overlaps of credentials, by the record's key
 }
 
 // idleConnections is how many connections to one server wait for a next call:
@@ -67,7 +68,7 @@ func newEngine(ctx context.Context, a *app, registry prometheus.Registerer) (*en
 	if err := e.checkKeys(ctx); err != nil {
 		return nil, err
 	}
-	e.hosts, e.closed = map[string]*delivery.Host{}, map[string]bool{}
+	e.hosts, e.closed, e.ends = map[string]*delivery.Host{}, map[string]bool{}, map[string]time.Time{}
 	e.statuses = status.NewMetrics(registry)
 	e.roster = status.NewRoster(e.statuses, func(vendor, organization string) bool { return e.worker.Owns(vendor, organization) })
 	e.tracker = status.NewTracker(statusRecords{integrations}, statusLog{a.broker}, "worker "+a.config.WorkerID, e.statuses, a.log)
@@ -277,6 +278,10 @@ func (e *engine) learn(ctx context.Context, key string, i *status.Integration) {
 	e.statuses.Touch(vendor)
 	link := delivery.Link{}
 	delete(e.closed, key)
+	delete(e.ends, key)
+	if i != nil && i.Previous != nil {
+		e.ends[key] = i.Previous.Until
+	}
 	if i == nil {
 		e.roster.Remove(vendor, organization)
 	} else {

@@ -110,7 +110,7 @@ func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := vault.Count(ctx, places...)
+	sealed, err := vault.Sealed(ctx, places...)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
 	source.CreateIfMissing = a.config.MasterKeyset == "" && len(sealed) == 0
 	keys, err := vault.Open(source)
 	if errors.Is(err, fs.ErrNotExist) && len(sealed) > 0 {
-		return nil, usagef("%w (the store has secrets that are sealed with %s)", err, sealed)
+		return nil, usagef("%w (the store has secrets that are sealed with %s)", err, vault.TallyOf(sealed))
 	}
 	if err != nil {
 		return nil, err
@@ -127,39 +127,26 @@ func (a *app) vault(ctx context.Context) (*vault.Vault, error) {
 	if source.CreateIfMissing && errors.Is(absent, fs.ErrNotExist) {
 		return keys, a.auditKey(ctx, "master key created", keys.Primary(), "", "")
 	}
-	return keys, a.checkKeyset(ctx, keys, sealed, places)
+	return keys, checkKeyset(keys, sealed)
 }
-
-// errOpens ends a search at the first secret that opens.
-var errOpens = errors.New("it opens")
 
 // checkKeyset refuses a keyset that opens nothing of what is sealed, and has
 // none of the keys with which it is sealed. Records that are damaged do not
 // make a keyset the wrong one.
-func (a *app) checkKeyset(ctx context.Context, keys *vault.Vault, sealed vault.Tally, places []vault.Place) error {
+func checkKeyset(keys *vault.Vault, sealed []vault.Field) error {
 	var failure error
-	for _, place := range places {
-		err := place.Each(ctx, func(_ string, fields []vault.Field) error {
-			for _, f := range fields {
-				if _, failure = keys.Open(*f.Text, f.Owner); failure == nil {
-					return errOpens
-				}
-			}
+	for _, f := range sealed {
+		if _, failure = keys.Open(*f.Text, f.Owner); failure == nil {
 			return nil
-		})
-		if errors.Is(err, errOpens) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("try the master keyset on %s: %w", place.Name(), err)
 		}
 	}
-	has := slices.ContainsFunc(keys.Keys(), func(k vault.Key) bool { return sealed[k.ID] > 0 })
-	if has || len(sealed) == 0 || len(sealed) == 1 && sealed[0] > 0 {
+	tally := vault.TallyOf(sealed)
+	has := slices.ContainsFunc(keys.Keys(), func(k vault.Key) bool { return tally[k.ID] > 0 })
+	if has || len(tally) == 0 || len(tally) == 1 && tally[0] > 0 {
 		return nil
 	}
 	return usagef("the master keyset opens nothing of what is stored, which is sealed with %s; it has %s: is %s_MASTER_KEYSET the keyset with which the integrations were added? %w",
-		sealed, keyList(keys.Keys()), envPrefix, failure)
+		tally, keyList(keys.Keys()), envPrefix, failure)
 }
 
 // sealer is the vault for a command that stores secrets. What it seals must open

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -212,17 +211,26 @@ func (e *engine) endOverlaps(ctx context.Context) {
 
 // endOverlapsNow is one round, over the integrations of this worker.
 func (e *engine) endOverlapsNow(ctx context.Context) error {
-	all, err := e.integrations.All(ctx)
-	if err != nil {
-		return fmt.Errorf("list integrations: %w", err)
-	}
 	var errs []error
-	for _, i := range all {
-		if i.Previous == nil || i.Overlapping(time.Now()) || !e.worker.Owns(i.Vendor, i.Organization) {
-			continue
+	for _, key := range e.overlapsOver(time.Now()) {
+		vendor, organization, err := broker.ParseIntegrationKey(key)
+		if err != nil || !e.worker.Owns(vendor, organization) {
+			continue // one that cannot be read was never learnt
 		}
-		errs = append(errs, e.changeCredentials(ctx, i.Vendor, i.Organization, previousDropped, "their overlap is over",
+		errs = append(errs, e.changeCredentials(ctx, vendor, organization, previousDropped, "their overlap is over",
 			func(i *status.Integration, o status.Observation) (status.Transition, bool) { return i.EndOverlap(o) }))
 	}
 	return errors.Join(errs...)
+}
+
+// overlapsOver are the keys of the records whose overlap is over.
+func (e *engine) overlapsOver(now time.Time) (keys []string) {
+	e.linking.Lock()
+	defer e.linking.Unlock()
+	for key, end := range e.ends {
+		if !now.Before(end) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }

@@ -76,11 +76,11 @@ func (p *oemPoll) round(ctx context.Context) error {
 
 // ask asks for one integration, and passes on what is news.
 func (p *oemPoll) ask(ctx context.Context, i *status.Integration) error {
-	token, err := p.engine.vault.Open(i.OEMToken, i.Name())
+	token, err := openOEMToken(p.engine.vault, i)
 	if err != nil {
-		return fmt.Errorf("open the OEM token of %s: %w", i.Name(), err)
+		return err
 	}
-	list, _, err := p.client.Integrations(ctx, oemapi.NewSecret(token.Reveal()))
+	list, _, err := p.client.Integrations(ctx, token)
 	if err != nil {
 		return err
 	}

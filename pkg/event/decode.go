@@ -284,21 +284,29 @@ func (r *reader) required(p place, name string, a attribute, want string) string
 	return r.attribute(p, name, a, want)
 }
 
-// data reads the data of an event whose type is known, as far as it is there.
-func (r *reader) data(from *envelope, e *Event, p place) {
+// hasObject says whether there are data that can be read, and notes what is wrong
+// with them if not.
+func (r *reader) hasObject(from *envelope, p place) bool {
 	if from.base64 {
 		r.findings.add(p, "data_base64", "data_base64 is present", "data, a JSON object, and no data_base64")
 	}
-	at := p.inData()
 	if from.data < 0 {
-		r.findings.add(at, "", "data is missing", "a JSON object")
-		return
+		r.findings.add(p.inData(), "", "data is missing", "a JSON object")
+		return false
 	}
 	if k := r.doc.nodes[from.data].kind; k != kindObject {
-		r.findings.add(at, "", "data is "+k.String(), "a JSON object")
+		r.findings.add(p.inData(), "", "data is "+k.String(), "a JSON object")
+		return false
+	}
+	return true
+}
+
+// data reads the data of an event whose type is known, as far as it is there.
+func (r *reader) data(from *envelope, e *Event, p place) {
+	if !r.hasObject(from, p) {
 		return
 	}
-	m := r.doc.members(from.data)
+	at, m := p.inData(), r.doc.members(from.data)
 	e.Vendor = r.id(at, "vendorId", m.vendorID, r.subject.Vendor)
 	e.Organization = r.id(at, "organizationId", m.organizationID, r.subject.Organization)
 	switch e.Type {

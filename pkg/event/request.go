@@ -101,19 +101,10 @@ func (d *decoder) request(from *envelope, p place) (*Request, *Fault) {
 
 // request reads the data as far as it is there.
 func (r *reader) request(from *envelope, q *Request, p place) {
-	if from.base64 {
-		r.findings.add(p, "data_base64", "data_base64 is present", "data, a JSON object, and no data_base64")
-	}
-	at := p.inData()
-	if from.data < 0 {
-		r.findings.add(at, "", "data is missing", "a JSON object")
+	if !r.hasObject(from, p) {
 		return
 	}
-	if k := r.doc.nodes[from.data].kind; k != kindObject {
-		r.findings.add(at, "", "data is "+k.String(), "a JSON object")
-		return
-	}
-	members := map[string]int32{}
+	at, members := p.inData(), map[string]int32{}
 	for i := from.data + 1; i < r.doc.nodes[from.data].after; i = r.doc.nodes[i].after {
 		members[string(r.doc.name(i))] = i
 	}

@@ -83,21 +83,17 @@ func (v *Vault) Complaint() error {
 // CheckLoss is what an [Accept] asks of the places where secrets are kept: that
 // next opens whatever v opens. The error names the keys that are missing.
 func (v *Vault) CheckLoss(ctx context.Context, next *Vault, places ...Place) error {
+	sealed, err := Sealed(ctx, places...)
+	if err != nil {
+		return err
+	}
 	lost := Tally{}
-	for _, place := range places {
-		err := place.Each(ctx, func(_ string, fields []Field) error {
-			for _, f := range fields {
-				if _, err := next.Open(*f.Text, f.Owner); err == nil {
-					continue
-				}
-				if _, err := v.Open(*f.Text, f.Owner); err == nil {
-					lost.add(*f.Text)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("look at what is sealed in %s: %w", place.Name(), err)
+	for _, f := range sealed {
+		if _, err := next.Open(*f.Text, f.Owner); err == nil {
+			continue
+		}
+		if _, err := v.Open(*f.Text, f.Owner); err == nil {
+			lost.add(*f.Text)
 		}
 	}
 	if len(lost) > 0 {

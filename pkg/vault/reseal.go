@@ -56,21 +56,37 @@ func (t Tally) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Count counts what each key has sealed in the places.
-func Count(ctx context.Context, places ...Place) (Tally, error) {
-	tally := Tally{}
+// Sealed lists all that is sealed in the places. Changing it changes nothing stored.
+func Sealed(ctx context.Context, places ...Place) ([]Field, error) {
+	var sealed []Field
 	for _, place := range places {
 		err := place.Each(ctx, func(_ string, fields []Field) error {
-			for _, f := range fields {
-				tally.add(*f.Text)
-			}
+			sealed = append(sealed, fields...)
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("count what is sealed in %s: %w", place.Name(), err)
+			return nil, fmt.Errorf("look at what is sealed in %s: %w", place.Name(), err)
 		}
 	}
-	return tally, nil
+	return sealed, nil
+}
+
+// TallyOf counts the ciphertexts of fields.
+func TallyOf(fields []Field) Tally {
+	tally := Tally{}
+	for _, f := range fields {
+		tally.add(*f.Text)
+	}
+	return tally
+}
+
+// Count counts what each key has sealed in the places.
+func Count(ctx context.Context, places ...Place) (Tally, error) {
+	sealed, err := Sealed(ctx, places...)
+	if err != nil {
+		return nil, err
+	}
+	return TallyOf(sealed), nil
 }
 
 // Resealed is what [Reseal] has done.
